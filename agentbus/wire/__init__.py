@@ -1,0 +1,1 @@
+"""What travels: identifiers, limits, the codec, headers and frames. No keys and no meaning live here."""
