@@ -45,7 +45,7 @@ class Proof(NamedTuple):
 
     signature: bytes
     n: int
-    index: int
+    position: int
     path: tuple[bytes, ...]
 
 
@@ -84,7 +84,7 @@ def decode_frame(data: bytes, limits: Limits) -> Envelope:
 
 def encode_proof(proof: Proof) -> bytes:
     """``signature ‖ n ‖ index ‖ path``."""
-    return _PROOF.pack(proof.signature, proof.n, proof.index) + b"".join(proof.path)
+    return _PROOF.pack(proof.signature, proof.n, proof.position) + b"".join(proof.path)
 
 
 def decode_proof(data: bytes, limits: Limits) -> Proof:
@@ -95,8 +95,8 @@ def decode_proof(data: bytes, limits: Limits) -> Proof:
     """
     if len(data) < _PROOF.size or (len(data) - _PROOF.size) % 32:
         raise Malformed("malformed.proof", "a proof is 68 bytes and a path of 32-byte hashes")
-    signature, n, index = _PROOF.unpack_from(data)
-    if not 1 <= n <= limits.batch or index >= n:
-        raise Malformed("malformed.proof", f"a batch holds 1 to {limits.batch} headers and index < n")
+    signature, n, position = _PROOF.unpack_from(data)
+    if not 1 <= n <= limits.batch or position >= n:
+        raise Malformed("malformed.proof", f"a batch holds 1 to {limits.batch} headers and position < n")
     path = tuple(data[at : at + 32] for at in range(_PROOF.size, len(data), 32))
-    return Proof(signature, n, index, path)
+    return Proof(signature, n, position, path)

@@ -1,0 +1,47 @@
+"""A memory of signatures that verified. It says only "this is valid", never "this is allowed".
+
+Bounded for each key, so that a peer who signs a flood forgets only its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+from agentbus.crypto.keys import VerifyKey
+from agentbus.crypto.signing import Purpose, pae
+
+
+class SignatureCache:
+    """Verified (key, purpose, body, signature) quadruples, by digest, least recently used first out.
+
+    Args:
+        keys: How many keys are remembered.
+        per_key: How many signatures of each.
+    """
+
+    def __init__(self, keys: int = 4096, per_key: int = 256) -> None:
+        self._keys = keys
+        self._per_key = per_key
+        self._seen: OrderedDict[bytes, OrderedDict[bytes, None]] = OrderedDict()
+
+    def verify(self, key: VerifyKey, purpose: Purpose, body: bytes, signature: bytes) -> None:
+        """As :func:`agentbus.crypto.signing.verify`, remembered.
+
+        Raises:
+            BadSignature: ``key.bad_signature``; never remembered.
+        """
+        signed = pae(purpose, body)
+        digest = hashlib.sha256(signature + signed).digest() if len(signature) == 64 else b""
+        mine = self._seen.get(key.raw)
+        if mine is not None and digest in mine:
+            mine.move_to_end(digest)
+            return
+        key.verify(signed, signature)
+        if mine is None:
+            mine = self._seen[key.raw] = OrderedDict()
+            if len(self._seen) > self._keys:
+                self._seen.popitem(last=False)
+        mine[digest] = None
+        if len(mine) > self._per_key:
+            mine.popitem(last=False)

@@ -1,0 +1,1 @@
+"""Who may act for whom: scopes, grants, chains, trust, the decision. Pure: keys and ``now`` in, verdicts out."""
