@@ -62,6 +62,8 @@ class AgentBusError(Exception):
         self.message = message
         self.retryable = self.default_retryable if retryable is None else retryable
         self.details: dict[str, Any] = dict(details or {})
+        self.about: Any = None  # the authenticated header this error is about, where verification got that far
+        self.digest: bytes | None = None  # and that message's digest
         super().__init__(self.code, message)
 
     def __str__(self) -> str:
@@ -241,3 +243,30 @@ class Problem(AgentBusError):
 def subclasses(of: type[AgentBusError] = AgentBusError) -> dict[str, type[AgentBusError]]:
     """The classes on this page by name; an application's own problems are not among them."""
     return {c.__name__: c for c in of.__subclasses__() if c.__module__ == __name__}
+
+
+_BY_CODE = {
+    "malformed": Malformed,
+    "reject": Rejected,
+    "denied": Denied,
+    "directory": DirectoryRefused,
+    "unavailable": Unavailable,
+    "backpressure": Backpressure,
+    "cancelled": Cancelled,
+    "agent.not_found": AgentNotFound,
+    "agent.gone": AgentGone,
+    "handler.missing": HandlerMissing,
+    "handler.failed": HandlerFailed,
+    "request.invalid": RequestInvalid,
+    "reply.invalid": ReplyInvalid,
+    "deadline.exceeded": DeadlineExceeded,
+    "stream.broken": StreamBroken,
+}
+
+
+def from_code(code: str, message: str, *, retryable: bool, details: Mapping[str, Any]) -> AgentBusError:
+    """The error that a peer sent as code and details, as the class this process has for the code."""
+    cls = _BY_CODE.get(code) or _BY_CODE.get(code.partition(".")[0])
+    if cls is None:
+        return Problem.of(code, message, details)
+    return cls(code, message, retryable=retryable, details=details)

@@ -27,7 +27,7 @@ CODES: Final = {
     "denied.user_required": "The handler speaks only to chains that begin with a user.",
     "denied.nothing_handed_over": "Nothing was handed over with this message.",
     "handler.missing": "The agent has no handler for this message type.",
-    "unavailable.directory_stale": "The directory was not heard for max_directory_age: new work is refused until it is.",
+    "unavailable.directory_stale": "The directory was not heard for max_directory_age; new work waits until it is.",
 }
 
 

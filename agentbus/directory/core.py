@@ -1,0 +1,320 @@
+"""The directory's state machine: every change is a signed entry, folded by the same function as everywhere else.
+
+Rule 1: an entry is first folded (and so judged by :meth:`Trust.advance`), then stored, then shown to anybody.
+Rule 2: who may change what is in :mod:`agentbus.directory.rules`; this module only writes down what was permitted.
+Rule 3: nothing here reads a clock or makes randomness: ``now`` and ids come in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentbus.crypto.keys import CurveKey, SigningKey, VerifyKey
+from agentbus.crypto.note import Checkpoint, sign_note
+from agentbus.crypto.signing import Purpose, sign, verify
+from agentbus.delegation.grant import Grant, Link, encode_chain
+from agentbus.delegation.scope import Scope, encode_scopes, scopes
+from agentbus.delegation.statements import (
+    Instance,
+    KeyEvent,
+    Revocation,
+    decode_signed,
+    directory_id,
+    directory_origin,
+)
+from agentbus.delegation.trust import Principal, Trust
+from agentbus.directory.store import Store
+from agentbus.errors import BadSignature, DirectoryRefused
+from agentbus.wire.codec import pack
+from agentbus.wire.ids import PrincipalId, everyone
+from agentbus.wire.limits import SECOND
+
+CODES: Final = {
+    "directory.name_taken": "A principal of this name exists; names are never given twice. Choose another.",
+    "directory.unknown": "Nobody of this name is enrolled in the trust domain.",
+    "directory.possession": "The enrolling party did not prove that it holds the new identity key.",
+    "directory.token": "This enrolment token is unknown, used or expired; ask the operator for a new one.",
+    "directory.node_taken": "Another principal's running node has this name.",
+    "directory.not_active": "The principal is suspended, retired or revoked.",
+    "directory.no_standing": "Only a running, active instance is given a standing grant.",
+    "directory.already_revoked": "This was revoked before; a revocation is never undone or repeated.",
+    "directory.key_seen": "This identity or CURVE key was seen before; make new keys.",
+}
+
+STANDING_DEPTH: Final = 4
+TOKEN_LIFE: Final = 600 * SECOND
+
+
+@dataclass(frozen=True)
+class OnlineKeys:
+    """The directory's four online keys and its CURVE key; ``root`` may be kept apart once it has spoken."""
+
+    identity: SigningKey
+    head: SigningKey
+    consent: SigningKey
+    token: SigningKey
+    curve: CurveKey
+
+
+def enrolment_transcript(domain: str, principal: str, nonce: bytes, key: bytes, curve_key: bytes, expires: int) -> bytes:
+    """What a new identity key signs to prove it is held (purpose POP)."""
+    return bytes(pack([1, nonce, directory_id(domain), domain, principal, key, curve_key, ["statement"], expires]))
+
+
+def prove_possession(key: SigningKey, transcript: bytes) -> bytes:
+    """The proof for :meth:`Directory.enrol`."""
+    return sign(key, Purpose.POP, transcript)
+
+
+class Directory:
+    """The directory of one trust domain.
+
+    Args:
+        store: Where the entries are.
+        keys: The online keys.
+        root: Thumbprint of the root key (32 bytes).
+    """
+
+    def __init__(self, store: Store, keys: OnlineKeys, root: bytes, *, now: int) -> None:
+        self.store = store
+        self.keys = keys
+        self.trust = Trust.pinned(root).advance(store.entries(), now=now)
+        self._statements: dict[bytes, bytes] = {}  # instance key id → statement, as published
+        self.changed: Callable[[list[bytes]], None] = lambda entries: None
+
+    @classmethod
+    def create(
+        cls, store: Store, keys: OnlineKeys, root: SigningKey, *, domain: str, now: int, max_age: int = 30 * SECOND
+    ) -> Directory:
+        """The first entries of a trust domain: the root key speaks, then the directory enrols itself."""
+        events = [("domain", domain, [root.public.raw, max_age])]
+        events += [
+            (kind, role, [key.public.raw])
+            for kind, role, key in (
+                ("online", "identity", keys.identity),
+                ("online", "head", keys.head),
+                ("online", "consent", keys.consent),
+                ("online", "token", keys.token),
+            )
+        ]
+        entries = [
+            KeyEvent(seq, now, domain, kind, subject, payload).signed_by(root).encode()
+            for seq, (kind, subject, payload) in enumerate(events)
+        ]
+        Trust.pinned(root.id).advance(entries, now=now)
+        store.append(0, entries)
+        directory = cls(store, keys, root.id, now=now)
+        me = directory_id(domain)
+        directory.add_principal(me, now=now, owner="", may_talk_to=[everyone(domain)])
+        directory._event(now, "key", me, [keys.identity.public.raw, keys.curve.public, 1, b"", b""])
+        return directory
+
+    @property
+    def domain(self) -> str:
+        """The trust domain."""
+        return self.trust.domain
+
+    # ── people and agents ────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_principal(
+        self,
+        who: PrincipalId,
+        *,
+        now: int,
+        owner: str,
+        purpose: str = "",
+        ceiling: Iterable[str | Scope] = (),
+        may_talk_to: Sequence[str] = (),
+        rights: Iterable[str | Scope] | None = (),
+        tags: Sequence[str] = (),
+    ) -> Principal:
+        """Create a record, pending until it enrols.
+
+        Raises:
+            DirectoryRefused: ``directory.name_taken``.
+        """
+        if who in self.trust.principals:
+            raise DirectoryRefused("directory.name_taken", f"{who.short} exists already; choose another name")
+        payload = self._payload(owner, purpose, ceiling, may_talk_to, rights, tags)
+        self._event(now, "create", who, payload)
+        return self.trust.principals[who]
+
+    def amend(self, who: PrincipalId, *, now: int, **changes: Any) -> Principal:
+        """Change a record: any of owner, purpose, ceiling, may_talk_to, rights, tags."""
+        old = self._known(who)
+        fields = {name: getattr(old, name) for name in ("owner", "purpose", "ceiling", "may_talk_to", "rights", "tags")}
+        fields |= changes
+        self._event(now, "amend", who, self._payload(**fields))
+        return self.trust.principals[who]
+
+    @staticmethod
+    def _payload(owner: Any, purpose: Any, ceiling: Any, may_talk_to: Any, rights: Any, tags: Any) -> list[Any]:
+        held: Any = "all" if rights is None else encode_scopes(scopes(rights))
+        return [owner, purpose, encode_scopes(scopes(ceiling)), sorted(set(may_talk_to)), held, sorted(set(tags))]
+
+    def enrol(
+        self, who: PrincipalId, *, key: bytes, curve_key: bytes, transcript: bytes, proof: bytes, now: int
+    ) -> None:
+        """Register an identity key whose holder proved possession over ``transcript``.
+
+        Raises:
+            DirectoryRefused: ``directory.unknown``, ``directory.possession``, ``directory.key_seen``.
+            InvalidKey: the key is weak.
+        """
+        record = self._known(who)
+        verify_key = VerifyKey(key)
+        try:
+            verify(verify_key, Purpose.POP, transcript, proof)
+        except BadSignature as error:
+            raise DirectoryRefused("directory.possession", "the transcript is not signed by the new key") from error
+        if verify_key.id in self.trust.keys or curve_key in self.trust.curve_keys:
+            raise DirectoryRefused("directory.key_seen", "this key was registered before; make new keys")
+        self._event(now, "key", who, [key, curve_key, max(record.epoch, 1), transcript, proof])
+
+    def issue_token(self, who: PrincipalId, curve_key: bytes, *, now: int) -> int:
+        """Remember a single-use enrolment token by its CURVE key.
+
+        Returns:
+            When it expires.
+        """
+        self._known(who)
+        self.store.add_token(curve_key, who, now + TOKEN_LIFE)
+        return now + TOKEN_LIFE
+
+    def admits_token(self, curve_key: bytes, now: int) -> bool:
+        """Whether an unused, unexpired enrolment token has this CURVE key."""
+        found = self.store.token(curve_key)
+        return found is not None and found[1] > now
+
+    def enrol_by_token(
+        self, token_key: bytes, *, who: str, key: bytes, curve_key: bytes, expires: int, proof: bytes, now: int
+    ) -> None:
+        """Enrolment over a token's own connection: possession first, then the token is used up, then the entry.
+
+        Raises:
+            DirectoryRefused: ``directory.token``, ``directory.possession``.
+        """
+        found = self.store.token(token_key)
+        if found is None or found[1] <= now or found[0] != who:
+            raise DirectoryRefused("directory.token", "the token is unknown, used, expired or for another name")
+        if not now < expires <= now + 60 * SECOND:
+            raise DirectoryRefused("directory.possession", "a proof of possession is good for at most 60 s")
+        transcript = enrolment_transcript(self.domain, who, hashlib.sha256(token_key).digest(), key, curve_key, expires)
+        verify_key = VerifyKey(key)
+        try:
+            verify(verify_key, Purpose.POP, transcript, proof)
+        except BadSignature as error:
+            raise DirectoryRefused("directory.possession", "the transcript is not signed by the new key") from error
+        if not self.store.take_token(token_key):
+            raise DirectoryRefused("directory.token", "the token was used before")
+        self.enrol(PrincipalId(who), key=key, curve_key=curve_key, transcript=transcript, proof=proof, now=now)
+
+    def set_state(self, who: PrincipalId, state: str, *, now: int) -> None:
+        """Suspend, resume or retire a principal."""
+        self._known(who)
+        self._event(now, "state", who, [state])
+
+    def revoke(
+        self, kind: str, handle: bytes, *, revoker: PrincipalId, reason: str, now: int, proof: bytes = b""
+    ) -> Revocation:
+        """Write down a revocation that the rules permitted.
+
+        Raises:
+            DirectoryRefused: ``directory.already_revoked``.
+        """
+        if self.trust.is_revoked(kind, handle):
+            raise DirectoryRefused("directory.already_revoked", f"this {kind} was revoked before")
+        entry = Revocation(
+            self.trust.size, self._instant(now), self.domain, kind, handle, revoker, reason[:256], now,
+            self.trust.revocation_seq + 1, proof,
+        )  # fmt: skip
+        self._append([entry.signed_by(self.keys.identity).encode()], now)
+        return entry
+
+    def time_leaf(self, entropy: bytes, *, now: int) -> None:
+        """A TIME leaf, so that "after" has a meaning offline."""
+        self._event(now, "time", self.domain, [entropy])
+
+    # ── presence ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def publish(self, statement: bytes, *, now: int, link_id: bytes) -> bytes:
+        """Accept an instance statement and answer it with a standing grant.
+
+        Returns:
+            The standing chain's bytes: one link, signed by the consent key, ending with the instance key.
+
+        Raises:
+            Rejected: the statement is not good. DirectoryRefused: ``directory.no_standing``, ``directory.node_taken``.
+        """
+        instance = Instance.decode(decode_signed(statement).body)
+        trust = self.trust.advance(statement, now=now)
+        code = trust.refuses(instance, now)
+        if code is not None:
+            raise DirectoryRefused("directory.no_standing", f"{instance.principal.short} may not speak now ({code})")
+        for other in self.trust.instances.values():
+            if other.node == instance.node and other.curve_key != instance.curve_key and other.not_after > now:
+                raise DirectoryRefused("directory.node_taken", f"a running node is called {instance.node!r}")
+        self.trust = trust
+        self._statements[VerifyKey(instance.key).id] = statement
+        record = trust.principals[instance.principal]
+        grant = Grant(
+            directory_id(self.domain), 1, self.keys.consent.id, now, instance.principal, instance.epoch,
+            instance.identity_key, instance.principal, None, 0, None, instance.not_before, instance.not_after,
+            record.ceiling, record.may_talk_to, STANDING_DEPTH, link_id, None, None, "standing",
+        )  # fmt: skip
+        body = grant.encode()
+        return encode_chain((Link(grant, body, sign(self.keys.consent, Purpose.GRANT, body)),))
+
+    def leave(self, curve_key: bytes, instance_ids: Iterable[bytes] | None = None) -> list[bytes]:
+        """A node's instances ended, all or some; their key ids."""
+        wanted = None if instance_ids is None else set(instance_ids)
+        gone = [
+            key
+            for key, instance in self.trust.instances.items()
+            if instance.curve_key == curve_key and (wanted is None or instance.instance_id in wanted)
+        ]
+        for key in gone:
+            self.trust = self.trust.without_instance(key)
+            self._statements.pop(key, None)
+        return gone
+
+    def statements(self, keys: Iterable[bytes], principals: Iterable[str], now: int) -> list[bytes]:
+        """Instance statements by key id, or of principals: current ones only."""
+        found = {key: self._statements[key] for key in keys if key in self._statements}
+        for who in principals:
+            for instance in self.trust.instances_of(who, now):
+                key = VerifyKey(instance.key).id
+                found[key] = self._statements[key]
+        return list(found.values())
+
+    def head(self, now: int) -> bytes:
+        """The signed head: the log's checkpoint with the lines ``instant`` and ``revocations``."""
+        origin = directory_origin(self.domain)
+        lines = (f"instant {now}", f"revocations {self.trust.revocation_seq}")
+        text = Checkpoint(origin, self.trust.size, self.trust.frontier.root(), lines).text
+        return sign_note(text, origin, self.keys.head)
+
+    # ── the log ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _known(self, who: PrincipalId) -> Principal:
+        record = self.trust.principal(who)
+        if record is None:
+            raise DirectoryRefused("directory.unknown", f"{who.short} is not enrolled; create it first")
+        return record
+
+    def _instant(self, now: int) -> int:
+        """Entries never go back in time, even when the clock does."""
+        return max(now, self.trust.last_instant)
+
+    def _event(self, now: int, kind: str, subject: str, payload: list[Any]) -> None:
+        event = KeyEvent(self.trust.size, self._instant(now), self.domain, kind, subject, payload)
+        self._append([event.signed_by(self.keys.identity).encode()], now)
+
+    def _append(self, entries: list[bytes], now: int) -> None:
+        trust = self.trust.advance(entries, now=now)
+        self.store.append(self.trust.size, entries)
+        self.trust = trust
+        self.changed(entries)

@@ -1,0 +1,114 @@
+"""Where the directory keeps its log: one table of signed entries, append-only.
+
+The state is a fold of the entries, so nothing else has to be kept; another schema would fold again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from agentbus.errors import LogError
+
+CODES: Final = {
+    "log.directory_gap": "The directory's log on disk has a gap or another writer; nothing was written.",
+    "log.directory_unreadable": "The directory's database cannot be opened; is the path right and the file readable?",
+}
+
+FILE: Final = "directory.sqlite"
+
+
+class Store(Protocol):
+    """Entries in order; what ``append`` returned from is kept."""
+
+    def append(self, seq: int, entries: Sequence[bytes]) -> None:
+        """Keep entries ``seq``, ``seq + 1``, … all or none."""
+        ...
+
+    def entries(self, start: int = 0) -> Iterator[bytes]:
+        """The entries from ``start`` on."""
+        ...
+
+    def add_token(self, curve_key: bytes, principal: str, expires: int) -> None:
+        """Keep an enrolment token's public half."""
+        ...
+
+    def token(self, curve_key: bytes) -> tuple[str, int] | None:
+        """(principal, expires) of an unused token."""
+        ...
+
+    def take_token(self, curve_key: bytes) -> bool:
+        """Use a token up; False when it was used before."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+class SqliteStore:
+    """A :class:`Store` in one SQLite file, ``synchronous=FULL``.
+
+    Args:
+        folder: Where ``directory.sqlite`` lies; None keeps it in memory.
+        read_only: For auditors: never writes, not even a journal.
+    """
+
+    def __init__(self, folder: Path | None, *, read_only: bool = False) -> None:
+        try:
+            if folder is None:
+                self._db = sqlite3.connect(":memory:", isolation_level=None)
+            elif read_only:
+                self._db = sqlite3.connect(f"file:{folder / FILE}?mode=ro", uri=True, isolation_level=None)
+            else:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._db = sqlite3.connect(folder / FILE, isolation_level=None)
+                os.chmod(folder / FILE, 0o600)  # noqa: PTH101
+            if not read_only:
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute("CREATE TABLE IF NOT EXISTS entries (seq INTEGER PRIMARY KEY, statement BLOB NOT NULL)")
+                self._db.execute(
+                    "CREATE TABLE IF NOT EXISTS tokens (curve_key BLOB PRIMARY KEY, principal TEXT NOT NULL,"
+                    " expires INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0)"
+                )
+        except sqlite3.Error as error:
+            raise LogError("log.directory_unreadable", f"{folder}: {error}") from error
+
+    def append(self, seq: int, entries: Sequence[bytes]) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            (count,) = self._db.execute("SELECT count(*) FROM entries").fetchone()
+            if count != seq:
+                raise LogError("log.directory_gap", f"{count} entries on disk, {seq} expected: another writer?")
+            self._db.executemany("INSERT INTO entries VALUES (?, ?)", enumerate(entries, seq))
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def entries(self, start: int = 0) -> Iterator[bytes]:
+        for at, (seq, data) in enumerate(
+            self._db.execute("SELECT seq, statement FROM entries WHERE seq >= ? ORDER BY seq", (start,)), start
+        ):
+            if seq != at:
+                raise LogError("log.directory_gap", f"entry {at} is missing")
+            yield data
+
+    def add_token(self, curve_key: bytes, principal: str, expires: int) -> None:
+        self._db.execute("INSERT INTO tokens VALUES (?, ?, ?, 0)", (curve_key, principal, expires))
+
+    def token(self, curve_key: bytes) -> tuple[str, int] | None:
+        row = self._db.execute("SELECT principal, expires FROM tokens WHERE curve_key = ? AND used = 0", (curve_key,))
+        found: tuple[str, int] | None = row.fetchone()
+        return found
+
+    def take_token(self, curve_key: bytes) -> bool:
+        done = self._db.execute("UPDATE tokens SET used = 1 WHERE curve_key = ? AND used = 0", (curve_key,))
+        return done.rowcount == 1
+
+    def close(self) -> None:
+        self._db.close()

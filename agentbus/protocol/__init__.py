@@ -1,0 +1,1 @@
+"""From a message to a frame and back: sealing, opening, exchanges and the engine. Pure: ``now`` and entropy go in."""

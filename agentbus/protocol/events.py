@@ -1,0 +1,65 @@
+"""What the engine tells the runtime: one small value for each thing that happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agentbus.delegation.messages import Permitted, VerifiedMessage
+from agentbus.errors import AgentBusError
+from agentbus.protocol.exchange import Exchange
+from agentbus.wire.header import Header
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A permitted message waits for its handler."""
+
+    permitted: Permitted
+    exchange: Exchange
+    route: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An exchange that this side opened moved: a reply, an error, an item, an end, a receipt or progress."""
+
+    exchange: Exchange
+    message: VerifiedMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """The caller cancelled, or gave credit."""
+
+    exchange: Exchange
+    message: VerifiedMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A verified message that the exchange's table has no place for: late or repeated."""
+
+    exchange: Exchange
+    message: VerifiedMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An exchange ended without a message: expired or gone."""
+
+    exchange: Exchange
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A frame was not accepted. ``header`` is set only where the signature had verified."""
+
+    error: AgentBusError
+    header: Header | None
+    digest: bytes | None
+    route: Any
+
+
+Event = Asked | Answered | Steered | Stray | Ended | Refused

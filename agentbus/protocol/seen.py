@@ -1,0 +1,75 @@
+"""The replay window: which messages of each peer were accepted.
+
+Every envelope carries a number that counts, without a gap, what one instance sent to another. Per pair, everything up
+to a floor and a bounded set above it are remembered, so memory depends on how many peers there are, not on how much they
+say. What lies below the floor counts as seen: refusing too much is safe, and a retry is a new message.
+A peer that was silent for longer than any message lives is forgotten: what it sent then has expired.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentbus.errors import Rejected
+from agentbus.wire.header import Header
+from agentbus.wire.limits import LIMITS
+
+CODES: Final = {
+    "reject.replayed": "This message, or one with its number, was accepted before.",
+}
+
+_AHEAD: Final = 4096  # numbers remembered above a gap; refused requests leave gaps
+
+
+@dataclass(slots=True)
+class _Pair:
+    floor: int = 0
+    ahead: set[int] = field(default_factory=set)
+    until: int = 0
+
+
+class ReplayWindow:
+    """Accepted numbers by (sender instance, recipient instance)."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[tuple[bytes, bytes | None], _Pair] = {}
+        self._checked = 0
+
+    def seen(self, header: Header) -> bool:
+        """Whether this message counts as accepted before. Changes nothing."""
+        pair = self._pairs.get((header.sender_instance, header.recipient_instance))
+        return pair is not None and (header.peer_seq <= pair.floor or header.peer_seq in pair.ahead)
+
+    def add(self, header: Header) -> None:
+        """Remember a message that was accepted.
+
+        Raises:
+            Rejected: ``reject.replayed`` when it was there already.
+        """
+        if self.seen(header):
+            raise Rejected("reject.replayed", "accepted before; a retry is a new message")
+        key = (header.sender_instance, header.recipient_instance)
+        pair = self._pairs.get(key)
+        if pair is None:
+            pair = self._pairs[key] = _Pair()
+        pair.until = max(pair.until, header.deadline)
+        if header.peer_seq == pair.floor + 1:
+            pair.floor += 1
+        else:
+            pair.ahead.add(header.peer_seq)
+            if len(pair.ahead) > _AHEAD:
+                pair.floor = min(pair.ahead)
+        while pair.ahead and (pair.floor + 1 in pair.ahead or pair.floor in pair.ahead):
+            pair.ahead.discard(pair.floor)
+            if pair.floor + 1 in pair.ahead:
+                pair.floor += 1
+                pair.ahead.discard(pair.floor)
+
+    def forget(self, now: int) -> None:
+        """Drop pairs of which every message has expired; looks at most once a minute."""
+        if now - self._checked < LIMITS.lifetime // 10:
+            return
+        self._checked = now
+        for key in [key for key, pair in self._pairs.items() if pair.until + LIMITS.lifetime < now]:
+            del self._pairs[key]
