@@ -36,9 +36,12 @@ class SignatureCache:
         mine = self._seen.get(key.raw)
         if mine is not None and digest in mine:
             mine.move_to_end(digest)
+            self._seen.move_to_end(key.raw)
             return
         key.verify(signed, signature)
-        if mine is None:
+        if mine is not None:
+            self._seen.move_to_end(key.raw)
+        else:
             mine = self._seen[key.raw] = OrderedDict()
             if len(self._seen) > self._keys:
                 self._seen.popitem(last=False)

@@ -92,10 +92,10 @@ def parse_checkpoint(text: str) -> Checkpoint:
     except (Base64Error, ValueError) as error:
         raise Malformed("malformed.note", "the root is not base64") from error
     if (
-        not size.isascii()
+        len(size) > 19
+        or not size.isascii()
         or not size.isdigit()
         or str(int(size)) != size
-        or len(size) > 19
         or len(raw) != 32
         or b64encode(raw).decode() != root
     ):

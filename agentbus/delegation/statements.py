@@ -65,7 +65,7 @@ def decode_signed(data: bytes) -> Signed:
         Malformed: ``malformed.statement``, and the codec's.
     """
     row = unpack_array(data)
-    if not row or row[0] not in _PURPOSES or len(row) != (5 if row[0] == INSTANCE else 4):
+    if not row or type(row[0]) is not int or row[0] not in _PURPOSES or len(row) != (5 if row[0] == INSTANCE else 4):
         raise Malformed("malformed.statement", "no kind of statement has this shape")
     if any(type(part) is not bytes for part in row[1:]) or len(row[2]) != 32 or len(row[3]) != 64:
         raise Malformed("malformed.statement", "a key id has 32 bytes, a signature 64")

@@ -120,8 +120,10 @@ class Trust:
     curve_keys: Mapping[bytes, PrincipalId] = field(default_factory=dict)
     revoked: Mapping[tuple[str, bytes], Revocation] = field(default_factory=dict)
     instances: Mapping[bytes, Instance] = field(default_factory=dict)  # by instance key id
+    statements: Mapping[bytes, bytes] = field(default_factory=dict)  # the same, as they were signed
     head: Head | None = None
     checked_at: int | None = None  # monotonic instant at which the newest answered poll was sent
+    checked_head: int = -1  # the instant in that poll's answer: the same answer twice is a replay, not news
     last_instant: int = 0
     frontier: Frontier = field(default_factory=Frontier)
 
@@ -167,10 +169,12 @@ class Trust:
             return self  # older than what is folded here: says nothing new, extends nothing
         if head.root != self.frontier.root() or head.revocation_seq != self.revocation_seq:
             raise Rejected("reject.head_forked", f"two histories at size {head.size}", details={"size": head.size})
-        checked = self.checked_at
-        if sent_at is not None:
-            checked = sent_at if checked is None else max(checked, sent_at)
-        return replace(self, head=head, checked_at=checked)
+        if self.head is not None and head.size == self.head.size and head.instant < self.head.instant:
+            return self  # an older note of the same log: whoever repeats it cannot make it new
+        if sent_at is None or head.instant <= self.checked_head:
+            return replace(self, head=head)
+        checked = sent_at if self.checked_at is None else max(self.checked_at, sent_at)
+        return replace(self, head=head, checked_at=checked, checked_head=head.instant)
 
     def _open_head(self, note: bytes) -> Head:
         for online in self.online.values():
@@ -216,6 +220,10 @@ class Trust:
         key = self.keys.get(instance.identity_key)
         if key is None or key.state not in USABLE or key.principal != instance.principal:
             return "reject.revoked"
+        if self.is_revoked("key", instance.identity_key):
+            return "reject.revoked"
+        if key.epoch != instance.epoch:
+            return "reject.epoch"
         return self.refuses_principal(instance.principal, instance.epoch)
 
     def refuses_principal(self, who: str, epoch: int) -> str | None:
@@ -238,7 +246,11 @@ class Trust:
 
     def without_instance(self, key_id: bytes) -> Trust:
         """The snapshot without one instance: it ended, and its statement is presence, not history."""
-        return replace(self, instances={k: v for k, v in self.instances.items() if k != key_id})
+        return replace(
+            self,
+            instances={k: v for k, v in self.instances.items() if k != key_id},
+            statements={k: v for k, v in self.statements.items() if k != key_id},
+        )
 
 
 class _Fold:
@@ -258,6 +270,7 @@ class _Fold:
         self.curve_keys = dict(trust.curve_keys)
         self.revoked = dict(trust.revoked)
         self.instances = dict(trust.instances)
+        self.statements = dict(trust.statements)
         self.frontier = trust.frontier.copy()
 
     def freeze(self) -> Trust:
@@ -274,6 +287,7 @@ class _Fold:
             curve_keys=self.curve_keys,
             revoked=self.revoked,
             instances=self.instances,
+            statements=self.statements,
             last_instant=self.last_instant,
             frontier=self.frontier,
         )
@@ -281,7 +295,7 @@ class _Fold:
     def add(self, data: bytes, now: int) -> None:
         signed = decode_signed(data)
         if signed.tag == INSTANCE:
-            self._instance(signed, now)
+            self._instance(signed, data, now)
             return
         entry = KeyEvent.decode(signed.body) if signed.tag == KEY_EVENT else Revocation.decode(signed.body)
         if entry.seq != self.size:
@@ -350,7 +364,7 @@ class _Fold:
     def _online(self, event: KeyEvent) -> None:
         (raw,) = event.payload
         key = VerifyKey(raw)
-        if event.subject not in ROLES or key.id in self.online:
+        if event.subject not in ROLES or key.id in self.online or key.id in self.keys or key == self.root_key:
             raise Rejected("reject.statement_invalid", "no such role, or a key that had one before")
         self.online[key.id] = OnlineKey(key, event.subject)
 
@@ -360,7 +374,7 @@ class _Fold:
 
     def _create(self, event: KeyEvent) -> None:
         who = parse_id(event.subject)
-        if who in self.principals or who.domain != self.domain:
+        if who in self.principals or who.domain != self.domain or ("principal", who.encode()) in self.revoked:
             raise Rejected("reject.statement_invalid", f"{who} exists, or is of another trust domain")
         self.principals[who] = _record(who, "pending", 0, event.payload)
 
@@ -373,7 +387,10 @@ class _Fold:
         key, record = VerifyKey(raw), self.principals[event.subject]
         if key.id in self.keys or curve_key in self.curve_keys or type(curve_key) is not bytes or len(curve_key) != 32:
             raise Rejected("reject.statement_invalid", "an identity or CURVE key was seen before")
-        if record.state in ("retired", "revoked") or epoch != max(record.epoch, 1):
+        online = self.online.get(key.id)
+        if key == self.root_key or (online is not None and online.role != "identity") or ("key", key.id) in self.revoked:
+            raise Rejected("reject.statement_invalid", "this key has another purpose, or was revoked")
+        if record.state in ("retired", "revoked") or type(epoch) is not int or epoch != max(record.epoch, 1):
             raise Rejected("reject.statement_invalid", f"{event.subject} takes no key of epoch {epoch}")
         self.keys[key.id] = IdentityKey(key, record.id, epoch, curve_key, "active", event.instant)
         self.curve_keys[curve_key] = record.id
@@ -398,7 +415,7 @@ class _Fold:
     def _epoch(self, event: KeyEvent) -> None:
         (epoch,) = event.payload
         old = self.principals[event.subject]
-        if epoch != old.epoch + 1:
+        if type(epoch) is not int or epoch != old.epoch + 1:
             raise Rejected("reject.statement_invalid", "an epoch grows by one")
         self.principals[event.subject] = replace(old, epoch=epoch)
 
@@ -419,12 +436,14 @@ class _Fold:
 
     # ── presence ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _instance(self, signed: Signed, now: int) -> None:
+    def _instance(self, signed: Signed, data: bytes, now: int) -> None:
         """An instance statement: signed by a current identity key, countersigned by the key it introduces."""
         instance = Instance.decode(signed.body)
         identity = self.keys.get(instance.identity_key)
         if identity is None or signed.key_id != instance.identity_key or identity.principal != instance.principal:
             raise Rejected("reject.statement_signer", "not signed by an identity key of the principal it names")
+        if identity.epoch != instance.epoch:
+            raise Rejected("reject.statement_signer", "an identity key speaks for its own epoch only")
         _check(signed, identity.key)
         key = VerifyKey(instance.key)
         try:
@@ -439,12 +458,17 @@ class _Fold:
         known = self.instances.get(key.id)
         if known is not None and known[:4] != instance[:4]:
             raise Rejected("reject.statement_invalid", "this instance key belongs to another instance")
-        self.instances[key.id] = instance
+        if key.id in self.keys or key.id in self.online or key == self.root_key or instance.log_key == instance.key:
+            raise Rejected("reject.statement_invalid", "an instance key signs envelopes and grants, and nothing else")
+        if known is None or instance.not_before >= known.not_before:  # an older statement takes nothing back
+            self.instances[key.id] = instance
+        self.statements[key.id] = data
 
 
 def _record(who: PrincipalId, state: str, epoch: int, payload: list[Any]) -> Principal:
     owner, purpose, ceiling, may_talk_to, rights, tags = payload
-    if type(owner) is not str or type(purpose) is not str or any(type(t) is not str for t in (*may_talk_to, *tags)):
+    lists = type(may_talk_to) is list and type(tags) is list
+    if not lists or type(owner) is not str or any(type(t) is not str for t in (purpose, *may_talk_to, *tags)):
         raise Malformed("malformed.statement", "a record's owner, purpose, targets and tags are texts")
     if rights == "all":
         if who.kind != "user":

@@ -59,7 +59,9 @@ class OnlineKeys:
     curve: CurveKey
 
 
-def enrolment_transcript(domain: str, principal: str, nonce: bytes, key: bytes, curve_key: bytes, expires: int) -> bytes:
+def enrolment_transcript(
+    domain: str, principal: str, nonce: bytes, key: bytes, curve_key: bytes, expires: int
+) -> bytes:
     """What a new identity key signs to prove it is held (purpose POP)."""
     return bytes(pack([1, nonce, directory_id(domain), domain, principal, key, curve_key, ["statement"], expires]))
 
@@ -82,7 +84,7 @@ class Directory:
         self.store = store
         self.keys = keys
         self.trust = Trust.pinned(root).advance(store.entries(), now=now)
-        self._statements: dict[bytes, bytes] = {}  # instance key id → statement, as published
+        self._gone: set[bytes] = set()  # key ids of instances that ended: no presence, yet their links still verify
         self.changed: Callable[[list[bytes]], None] = lambda entries: None
 
     @classmethod
@@ -254,11 +256,12 @@ class Directory:
         code = trust.refuses(instance, now)
         if code is not None:
             raise DirectoryRefused("directory.no_standing", f"{instance.principal.short} may not speak now ({code})")
-        for other in self.trust.instances.values():
-            if other.node == instance.node and other.curve_key != instance.curve_key and other.not_after > now:
+        for key, other in self.trust.instances.items():
+            running = key not in self._gone and other.not_after > now
+            if running and other.node == instance.node and other.curve_key != instance.curve_key:
                 raise DirectoryRefused("directory.node_taken", f"a running node is called {instance.node!r}")
         self.trust = trust
-        self._statements[VerifyKey(instance.key).id] = statement
+        self._gone.discard(VerifyKey(instance.key).id)
         record = trust.principals[instance.principal]
         grant = Grant(
             directory_id(self.domain), 1, self.keys.consent.id, now, instance.principal, instance.epoch,
@@ -274,21 +277,32 @@ class Directory:
         gone = [
             key
             for key, instance in self.trust.instances.items()
-            if instance.curve_key == curve_key and (wanted is None or instance.instance_id in wanted)
+            if instance.curve_key == curve_key
+            and key not in self._gone
+            and (wanted is None or instance.instance_id in wanted)
         ]
-        for key in gone:
-            self.trust = self.trust.without_instance(key)
-            self._statements.pop(key, None)
+        self._gone.update(gone)
         return gone
 
     def statements(self, keys: Iterable[bytes], principals: Iterable[str], now: int) -> list[bytes]:
-        """Instance statements by key id, or of principals: current ones only."""
-        found = {key: self._statements[key] for key in keys if key in self._statements}
+        """Instance statements: by key id even of those that ended, whose links still verify; of principals, running."""
+        found = {key: self.trust.statements[key] for key in keys if key in self.trust.statements}
         for who in principals:
             for instance in self.trust.instances_of(who, now):
                 key = VerifyKey(instance.key).id
-                found[key] = self._statements[key]
+                if key not in self._gone:
+                    found[key] = self.trust.statements[key]
         return list(found.values())
+
+    def running(self, who: str, now: int) -> int:
+        """How many instances of a principal run."""
+        return len(self.statements((), (who,), now))
+
+    def forget_expired(self, now: int) -> None:
+        """Drop instances whose window is over."""
+        for key in [key for key, instance in self.trust.instances.items() if instance.not_after <= now]:
+            self.trust = self.trust.without_instance(key)
+            self._gone.discard(key)
 
     def head(self, now: int) -> bytes:
         """The signed head: the log's checkpoint with the lines ``instant`` and ``revocations``."""

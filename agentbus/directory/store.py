@@ -69,7 +69,9 @@ class SqliteStore:
                 os.chmod(folder / FILE, 0o600)  # noqa: PTH101
             if not read_only:
                 self._db.execute("PRAGMA synchronous=FULL")
-                self._db.execute("CREATE TABLE IF NOT EXISTS entries (seq INTEGER PRIMARY KEY, statement BLOB NOT NULL)")
+                self._db.execute(
+                    "CREATE TABLE IF NOT EXISTS entries (seq INTEGER PRIMARY KEY, statement BLOB NOT NULL)"
+                )
                 self._db.execute(
                     "CREATE TABLE IF NOT EXISTS tokens (curve_key BLOB PRIMARY KEY, principal TEXT NOT NULL,"
                     " expires INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0)"

@@ -1,8 +1,8 @@
 """The replay window: which messages of each peer were accepted.
 
 Every envelope carries a number that counts, without a gap, what one instance sent to another. Per pair, everything up
-to a floor and a bounded set above it are remembered, so memory depends on how many peers there are, not on how much they
-say. What lies below the floor counts as seen: refusing too much is safe, and a retry is a new message.
+to a floor and a bounded set above it are remembered, so memory depends on how many peers there are, not on how much
+they say. What lies below the floor counts as seen: refusing too much is safe, and a retry is a new message.
 A peer that was silent for longer than any message lives is forgotten: what it sent then has expired.
 """
 

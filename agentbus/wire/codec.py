@@ -37,11 +37,12 @@ def unpack(data: bytes) -> Any:
         raise Malformed("malformed.codec", "not a msgpack value") from error
     if again != data:
         raise Malformed("malformed.not_canonical", "not in canonical form")
+    _require_plain([value])
     return value
 
 
 def unpack_array(data: bytes, length: int | None = None) -> list[Any]:
-    """Decode one canonical array, of ``length`` items where given; its nested values are arrays and scalars only.
+    """Decode one canonical array, of ``length`` items where given.
 
     Raises:
         Malformed: ``malformed.codec``, ``malformed.not_canonical``.
@@ -49,7 +50,6 @@ def unpack_array(data: bytes, length: int | None = None) -> list[Any]:
     value = unpack(data)
     if type(value) is not list or (length is not None and len(value) != length):
         raise Malformed("malformed.codec", "not an array of the fixed length")
-    _require_plain(value)
     return value
 
 

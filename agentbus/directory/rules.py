@@ -1,0 +1,108 @@
+"""Who may change what in the directory. Pure: a snapshot and a sender go in; return, or raise."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentbus.crypto.keys import thumbprint
+from agentbus.delegation.chain import verify_chain
+from agentbus.delegation.grant import decode_links, encode_chain
+from agentbus.delegation.trust import NeedsTrust, Principal, Trust
+from agentbus.errors import AgentBusError, DirectoryRefused, InvalidKey, Malformed, Rejected
+from agentbus.wire.ids import PrincipalId, parse_id
+
+CODES: Final = {
+    "directory.not_operator": "Only the operator (a user with all rights) may do this.",
+    "directory.not_owner": "Only the owner, the principal itself or the operator may do this.",
+    "directory.not_issuer": "A grant is revoked by whoever issued a link at or above it, its subject or the operator.",
+    "directory.bad_handle": "What is to be revoked is not named in the form of its kind.",
+}
+
+
+def is_operator(trust: Trust, who: str) -> bool:
+    """Whether ``who`` is an active user with all rights."""
+    record = trust.principal(who)
+    return record is not None and record.id.kind == "user" and record.state == "active" and record.rights is None
+
+
+def require_operator(trust: Trust, who: str) -> None:
+    """Raises: DirectoryRefused: ``directory.not_operator``."""
+    if not is_operator(trust, who):
+        raise DirectoryRefused("directory.not_operator", "ask the operator: agentbus … --as user/operator")
+
+
+def require_owner(trust: Trust, who: str, of: Principal) -> None:
+    """Raises: DirectoryRefused: ``directory.not_owner``."""
+    if who not in (of.owner, of.id) and not is_operator(trust, who):
+        raise DirectoryRefused("directory.not_owner", f"{of.id.short} belongs to {of.owner or 'nobody'}")
+
+
+def may_revoke(trust: Trust, who: PrincipalId, kind: str, text: str, chain: str, *, now: int) -> tuple[bytes, bytes]:
+    """The revocation's handle and proof, if ``who`` may revoke it.
+
+    For a grant the chain up to it is shown and verified, so that an id that was merely seen, or a chain that somebody
+    made up around it, is not enough.
+
+    Raises:
+        DirectoryRefused: ``directory.bad_handle``, ``directory.not_issuer``, ``directory.not_owner``.
+    """
+    if kind == "principal":
+        record = trust.principal(_principal(text))
+        if record is None:
+            raise DirectoryRefused("directory.unknown", f"nobody is called {text}")
+        require_owner(trust, who, record)
+        return record.id.encode(), b""
+    handle = _hex(text, 32 if kind == "key" else 16)
+    if kind == "grant":
+        shown = _hex(chain, None)
+        try:
+            links = decode_links(shown)
+            at = next((n for n, link in enumerate(links) if link.grant.id == handle), None)
+            if at is None:
+                raise DirectoryRefused("directory.bad_handle", "the chain does not hold this grant")
+            proof = encode_chain(links[: at + 1])
+            authority = verify_chain(proof, trust=trust, now=now)
+        except (Malformed, Rejected, InvalidKey) as error:
+            raise DirectoryRefused("directory.bad_handle", f"the chain is not good: {error}") from error
+        except NeedsTrust as error:
+            raise DirectoryRefused("directory.bad_handle", "an instance that signed a link is not known") from error
+        upto = [link.grant for link in authority.links]
+        issuers = {grant.issuer for grant in upto} | {authority.subject}
+        if who not in issuers and not is_operator(trust, who):
+            raise DirectoryRefused("directory.not_issuer", f"{who.short} issued no link at or above it")
+        return handle, proof
+    owner = _owner_of(trust, kind, handle)
+    require_owner(trust, who, owner)
+    return handle, b""
+
+
+def _owner_of(trust: Trust, kind: str, handle: bytes) -> Principal:
+    who: str | None = None
+    if kind == "key" and handle in trust.keys:
+        who = trust.keys[handle].principal
+    for instance in trust.instances.values():
+        if (kind == "instance" and instance.instance_id == handle) or (
+            kind == "key" and thumbprint(instance.key) == handle
+        ):
+            who = instance.principal
+    record = trust.principal(who) if who else None
+    if record is None:
+        raise DirectoryRefused("directory.unknown", f"no such {kind} is known")
+    return record
+
+
+def _principal(text: str) -> PrincipalId:
+    try:
+        return parse_id(text)
+    except AgentBusError as error:
+        raise DirectoryRefused("directory.bad_handle", "a principal is named by its full id") from error
+
+
+def _hex(text: str, length: int | None) -> bytes:
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError as error:
+        raise DirectoryRefused("directory.bad_handle", "not hexadecimal") from error
+    if length is not None and len(raw) != length:
+        raise DirectoryRefused("directory.bad_handle", f"not {length} bytes")
+    return raw

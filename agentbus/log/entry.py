@@ -1,0 +1,323 @@
+"""What a node's log holds: one canonical msgpack array an entry, whose leaf is its bytes' RFC 9162 leaf hash.
+
+Rule 1: an entry names its own index, so a record that was moved or repeated contradicts itself.
+Rule 2: digests of chain, handover and body are those of what *came*, which need not be what the header commits to.
+Rule 3: what may have to be erased (bodies with their salts) stands in no entry, only its digest: entries are for ever.
+Rule 4: ``instant`` is the instant the message was judged or sealed under, so judging again gives the same answer.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+from agentbus.errors import Malformed
+from agentbus.wire.codec import pack, unpack_array
+
+CODES: Final = {
+    "malformed.entry": "A log entry is one of eleven kinds, each with its own positions, types and lengths.",
+}
+
+MAX_ENTRY: Final = 65_535
+"""Bytes; tlog-tiles' entry bundles give an entry's length 16 bits."""
+SAMPLE: Final = 256
+"""Bytes of a rejected frame that are kept."""
+ACCEPTED: Final = "ok"
+"""The verdict code of a message that was verified and permitted."""
+
+
+class EntryKind(IntEnum):
+    """What an entry records."""
+
+    SENT = 1
+    RECEIVED = 2
+    RECEIPT = 3
+    UNSENT = 4
+    REJECTED = 5
+    STEP = 6
+    REDACTION = 7
+    PEER_CHECKPOINT = 8
+    OPEN = 9
+    CLOSE = 10
+    GAP = 11
+
+
+class Sent(NamedTuple):
+    """A message this node sealed, logged before it was offered to the transport."""
+
+    kind: int
+    index: int
+    instant: int
+    connection: bytes | None  # the CURVE key at the other end, where the transport knows it
+    header: bytes
+    proof: bytes
+    statement: bytes  # SHA-256 of the sender's instance statement, a blob
+    body: bytes | None  # SHA-256 of salt ‖ body, a blob
+    chain: bytes  # SHA-256 of the chain section, a blob
+    handover: bytes | None  # SHA-256 of the handover section, a blob
+    note: bytes  # the note section itself
+
+
+class Received(NamedTuple):
+    """A message whose signature verified, with the verdict and all it was judged under."""
+
+    kind: int
+    index: int
+    instant: int
+    connection: bytes | None
+    header: bytes
+    proof: bytes
+    statement: bytes
+    body: bytes | None
+    chain: bytes
+    handover: bytes | None
+    note: bytes
+    code: str  # "ok", or the code of the error it was refused with
+    directory_size: int
+    revocation_seq: int
+    policy_version: str
+
+
+class Receipt(NamedTuple):
+    """What became of a message this node sent; ``receipt`` is None where its time passed without one."""
+
+    kind: int
+    index: int
+    instant: int
+    digest: bytes  # the message's
+    receipt: bytes | None  # the message digest of the envelope that says so
+    code: str
+
+
+class Unsent(NamedTuple):
+    """A logged SENT that could not go: why its seq is missing at the other side."""
+
+    kind: int
+    index: int
+    instant: int
+    digest: bytes
+    reason: str
+
+
+class Refused(NamedTuple):
+    """REJECTED: a frame whose signature did not verify; nothing it says about itself is believed."""
+
+    kind: int
+    index: int
+    instant: int
+    connection: bytes | None
+    code: str
+    digest: bytes  # SHA-256 of the whole frame
+    sample: bytes  # its first bytes
+
+
+class Step(NamedTuple):
+    """The recorded outcome of one ``ctx.step`` while the message ``digest`` was handled."""
+
+    kind: int
+    index: int
+    instant: int
+    digest: bytes
+    name: str
+    number: int
+    result: bytes | None  # a blob
+
+
+class Redaction(NamedTuple):
+    """A body that was erased on purpose: which, by whose authority and why (a code)."""
+
+    kind: int
+    index: int
+    instant: int
+    commitment: bytes  # the header's body commitment
+    authority: str
+    reason: str
+
+
+class PeerCheckpoint(NamedTuple):
+    """A signed checkpoint of another node's log: evidence against it should it show another history."""
+
+    kind: int
+    index: int
+    instant: int
+    connection: bytes | None
+    note: bytes
+
+
+class Open(NamedTuple):
+    """A process began to write here."""
+
+    kind: int
+    index: int
+    instant: int
+    node: str
+    domain: str
+    software: str
+
+
+class Close(NamedTuple):
+    """A process stopped writing in order."""
+
+    kind: int
+    index: int
+    instant: int
+    reason: str
+
+
+class Gap(NamedTuple):
+    """Something is missing here, and why: a torn record that was cut, or power that was lost."""
+
+    kind: int
+    index: int
+    instant: int
+    reason: str
+    durable: int  # how many entries the last checkpoint before it covers
+    cut: int  # bytes that were cut
+
+
+Message = Sent | Received
+Entry = Sent | Received | Receipt | Unsent | Refused | Step | Redaction | PeerCheckpoint | Open | Close | Gap
+
+
+# ── building ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sent(
+    index: int,
+    instant: int,
+    *,
+    connection: bytes | None,
+    header: bytes,
+    proof: bytes,
+    statement: bytes,
+    body: bytes | None,
+    chain: bytes,
+    handover: bytes | None,
+    note: bytes = b"",
+) -> bytes:
+    """The bytes of a SENT entry."""
+    return bytes(pack((1, index, instant, connection, header, proof, statement, body, chain, handover, note)))
+
+
+def received(
+    index: int,
+    instant: int,
+    *,
+    connection: bytes | None,
+    header: bytes,
+    proof: bytes,
+    statement: bytes,
+    body: bytes | None,
+    chain: bytes,
+    handover: bytes | None,
+    note: bytes,
+    code: str,
+    directory_size: int,
+    revocation_seq: int,
+    policy_version: str,
+) -> bytes:
+    """The bytes of a RECEIVED entry; ``code`` is :data:`ACCEPTED` or the error's."""
+    row = (2, index, instant, connection, header, proof, statement, body, chain, handover, note)
+    return bytes(pack((*row, code, directory_size, revocation_seq, policy_version)))
+
+
+def receipt(index: int, instant: int, *, digest: bytes, receipt: bytes | None, code: str) -> bytes:
+    """The bytes of a RECEIPT entry."""
+    return bytes(pack((3, index, instant, digest, receipt, code)))
+
+
+def unsent(index: int, instant: int, *, digest: bytes, reason: str) -> bytes:
+    """The bytes of an UNSENT entry."""
+    return bytes(pack((4, index, instant, digest, reason)))
+
+
+def rejected(index: int, instant: int, *, connection: bytes | None, code: str, digest: bytes, sample: bytes) -> bytes:
+    """The bytes of a REJECTED entry; ``digest`` is SHA-256 of the frame, of which ``sample`` is the beginning."""
+    return bytes(pack((5, index, instant, connection, code, digest, sample[:SAMPLE])))
+
+
+def step(index: int, instant: int, *, digest: bytes, name: str, number: int, result: bytes | None) -> bytes:
+    """The bytes of a STEP entry."""
+    return bytes(pack((6, index, instant, digest, name, number, result)))
+
+
+def redaction(index: int, instant: int, *, commitment: bytes, authority: str, reason: str) -> bytes:
+    """The bytes of a REDACTION entry: append it first, then erase."""
+    return bytes(pack((7, index, instant, commitment, authority, reason)))
+
+
+def peer_checkpoint(index: int, instant: int, *, connection: bytes | None, note: bytes) -> bytes:
+    """The bytes of a PEER_CHECKPOINT entry."""
+    return bytes(pack((8, index, instant, connection, note)))
+
+
+def opened(index: int, instant: int, *, node: str, domain: str, software: str) -> bytes:
+    """The bytes of an OPEN entry."""
+    return bytes(pack((9, index, instant, node, domain, software)))
+
+
+def closed(index: int, instant: int, *, reason: str = "") -> bytes:
+    """The bytes of a CLOSE entry."""
+    return bytes(pack((10, index, instant, reason)))
+
+
+def gap(index: int, instant: int, *, reason: str, durable: int, cut: int) -> bytes:
+    """The bytes of a GAP entry."""
+    return bytes(pack((11, index, instant, reason, durable, cut)))
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Is(NamedTuple):
+    """What one position may hold."""
+
+    type: type
+    length: int | None = None  # exactly, of bytes
+    nil: bool = False
+
+
+_N: Final = _Is(int)
+_TEXT: Final = _Is(str)
+_BYTES: Final = _Is(bytes)
+_DIGEST: Final = _Is(bytes, 32)
+_DIGEST_NIL: Final = _Is(bytes, 32, nil=True)
+_MESSAGE: Final = (_DIGEST_NIL, _BYTES, _BYTES, _DIGEST, _DIGEST_NIL, _DIGEST, _DIGEST_NIL, _BYTES)
+_SHAPES: Final[dict[int, tuple[Any, tuple[_Is, ...]]]] = {
+    EntryKind.SENT: (Sent, _MESSAGE),
+    EntryKind.RECEIVED: (Received, (*_MESSAGE, _TEXT, _N, _N, _TEXT)),
+    EntryKind.RECEIPT: (Receipt, (_DIGEST, _DIGEST_NIL, _TEXT)),
+    EntryKind.UNSENT: (Unsent, (_DIGEST, _TEXT)),
+    EntryKind.REJECTED: (Refused, (_DIGEST_NIL, _TEXT, _DIGEST, _BYTES)),
+    EntryKind.STEP: (Step, (_DIGEST, _TEXT, _N, _DIGEST_NIL)),
+    EntryKind.REDACTION: (Redaction, (_DIGEST, _TEXT, _TEXT)),
+    EntryKind.PEER_CHECKPOINT: (PeerCheckpoint, (_DIGEST_NIL, _BYTES)),
+    EntryKind.OPEN: (Open, (_TEXT, _TEXT, _TEXT)),
+    EntryKind.CLOSE: (Close, (_TEXT,)),
+    EntryKind.GAP: (Gap, (_TEXT, _N, _N)),
+}
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Read one entry: canonical, of a known kind, every position of its type and length.
+
+    Raises:
+        Malformed: ``malformed.entry`` and the codec's.
+    """
+    row = unpack_array(data)
+    if not row or type(row[0]) is not int or row[0] not in _SHAPES:
+        raise Malformed("malformed.entry", "no entry is of this kind")
+    cls, shape = _SHAPES[row[0]]
+    shape = (_N, _N, _N, *shape)
+    if len(row) != len(shape) or not all(_fits(value, what) for value, what in zip(row, shape, strict=True)):
+        raise Malformed("malformed.entry", f"not the positions of a {EntryKind(row[0]).name} entry")
+    entry: Entry = cls._make(row)
+    return entry
+
+
+def _fits(value: Any, what: _Is) -> bool:
+    if value is None:
+        return what.nil
+    if type(value) is not what.type or (what.length is not None and len(value) != what.length):
+        return False
+    return what.type is not int or 0 <= value < 1 << 63

@@ -1,0 +1,77 @@
+"""How entries and blobs stand in a segment file: ``u32 length ‖ u32 crc32 ‖ bytes``, big-endian, one after the other.
+
+The checksum finds accidents and tells where; what proves anything is the leaf hash. Nothing is empty, so a run of zeros,
+which file systems leave after a loss of power, is never read as records.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+HEAD: Final = struct.Struct(">II")
+SEGMENT: Final = 64 * 1024 * 1024  # bytes; a segment is read whole, and one file a gigabyte is too few to prune by
+MAX_RECORD: Final = 16 * 1024 * 1024  # bytes; the largest blob, sixteen largest frames
+
+
+class Record(NamedTuple):
+    """One record as it was written."""
+
+    offset: int  # of its length field
+    data: bytes
+
+
+class Bad(NamedTuple):
+    """A place where no good record stands."""
+
+    offset: int
+    reason: str
+    torn: bool  # nothing follows it: a write that was cut off looks so
+
+
+def encode_records(items: Iterable[bytes]) -> bytes:
+    """The bytes of several records."""
+    parts: list[bytes] = []
+    add, head, crc32 = parts.append, HEAD.pack, zlib.crc32
+    for data in items:
+        add(head(len(data), crc32(data)))
+        add(data)
+    return b"".join(parts)
+
+
+def scan(segment: bytes, start: int = 0) -> Iterator[Record | Bad]:
+    """The records of a segment from ``start``; a record with a bad checksum is reported and stepped over.
+
+    Where a length cannot be right nothing after it can be found: that is the last item.
+    """
+    at, end = start, len(segment)
+    while at < end:
+        if end - at < HEAD.size:
+            yield Bad(at, f"{end - at} bytes are no record", torn=True)
+            return
+        length, checksum = HEAD.unpack_from(segment, at)
+        after = at + HEAD.size + length
+        if length == 0 or length > MAX_RECORD:
+            yield Bad(at, f"a record of {length} bytes cannot be", torn=not any(segment[at:]) or after > end)
+            return
+        if after > end:
+            yield Bad(at, f"a record of {length} bytes of which {after - end} are missing", torn=True)
+            return
+        data = segment[at + HEAD.size : after]
+        if zlib.crc32(data) == checksum:
+            yield Record(at, data)
+        else:
+            yield Bad(at, f"the checksum of a record of {length} bytes differs", torn=not any(segment[after:]))
+        at = after
+
+
+def entry_segment(number: int) -> str:
+    """The file name of the entries' segment ``number``."""
+    return f"{number:08d}.seg"
+
+
+def blob_segment(number: int) -> str:
+    """The file name of the blobs' segment ``number``; a record there is ``sha256 ‖ blob``."""
+    return f"blobs-{number:08d}.seg"

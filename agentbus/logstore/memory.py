@@ -1,0 +1,103 @@
+"""A log in memory, for tests and for buses that live in one process. It promises what a file log does, until it ends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from agentbus.crypto.keys import SigningKey
+from agentbus.crypto.merkle import Frontier, leaf_hash
+from agentbus.errors import LogError
+from agentbus.log.checkpoint import parse_origin, sign_checkpoint
+from agentbus.log.entry import MAX_ENTRY
+
+CODES: Final = {
+    "log.closed": "The log was closed, or stopped after an error; open it again.",
+    "log.entry_size": "An entry has 1 to 65,535 bytes.",
+}
+
+
+class MemoryLog:
+    """A :class:`agentbus.log.base.LogStore` that lives as long as the process.
+
+    Args:
+        key: Signs checkpoints.
+        origin: ``agentbus.<trust domain>/<node>/<epoch>``.
+    """
+
+    def __init__(self, *, key: SigningKey, origin: str) -> None:
+        parse_origin(origin)
+        self.origin = origin
+        self.published: bytes | None = None
+        self._key = key
+        self._entries: list[bytes] = []
+        self._blobs: dict[bytes, bytes] = {}
+        self._frontier = Frontier()
+        self._covered = -1
+        self._closed = False
+
+    @property
+    def size(self) -> int:
+        """How many entries are on the record."""
+        return len(self._entries)
+
+    def append(self, entries: Sequence[bytes]) -> None:
+        """Put entries on the record.
+
+        Raises:
+            LogError: ``log.closed``, ``log.entry_size``.
+        """
+        if self._closed:
+            raise LogError("log.closed", "this log was closed; open another")
+        check_sizes(entries)
+        self._entries.extend(entries)
+
+    def put_blob(self, data: bytes) -> bytes:
+        """Keep ``data`` under its SHA-256."""
+        if self._closed:
+            raise LogError("log.closed", "this log was closed; open another")
+        digest = hashlib.sha256(data).digest()
+        self._blobs.setdefault(digest, data)
+        return digest
+
+    def blob(self, digest: bytes) -> bytes | None:
+        """The blob of this digest."""
+        return self._blobs.get(digest)
+
+    def root(self) -> bytes:
+        """The root over all leaves."""
+        for at in range(self._frontier.size, len(self._entries)):
+            self._frontier.append(leaf_hash(self._entries[at]))
+        return self._frontier.root()
+
+    def sync(self) -> None:
+        """Memory has nothing to wait for."""
+
+    def checkpoint(self) -> bytes:
+        """A signed note over what is here now."""
+        if self.published is None or self._covered != len(self._entries):
+            root = self.root()
+            self._covered = self._frontier.size
+            self.published = sign_checkpoint(self.origin, self._covered, root, self._key)
+        return self.published
+
+    def close(self) -> None:
+        """Checkpoint, and take no more. What is here can still be read."""
+        if not self._closed:
+            self.checkpoint()
+            self._closed = True
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(tuple(self._entries))
+
+
+def check_sizes(entries: Sequence[bytes]) -> None:
+    """Return when every entry has a length that a log can hold.
+
+    Raises:
+        LogError: ``log.entry_size``.
+    """
+    for entry in entries:
+        if not 0 < len(entry) <= MAX_ENTRY:
+            raise LogError("log.entry_size", f"an entry of {len(entry)} bytes; put large values into blobs")

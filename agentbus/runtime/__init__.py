@@ -1,0 +1,1 @@
+"""Where time, randomness, tasks and sockets meet the pure core."""

@@ -1,0 +1,106 @@
+"""The messages that the directory answers as an agent: ordinary signed requests of people and agents."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentbus.runtime.message import Request
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Card(_Strict):
+    """What the directory says of one principal."""
+
+    id: str
+    state: str
+    epoch: int
+    owner: str
+    purpose: str
+    ceiling: list[str]
+    may_talk_to: list[str]
+    rights: list[str] | None
+    tags: list[str]
+    keys: list[str]
+    running: int
+    description: str = ""
+    messages: list[str] = Field(default_factory=list)
+    scopes: list[str] = Field(default_factory=list)
+
+
+class Cards(_Strict):
+    """Several principals."""
+
+    agents: list[Card]
+
+
+class Done(_Strict):
+    """It is in the directory's log."""
+
+    seq: int
+
+
+class Token(_Strict):
+    """A single-use enrolment token; it is shown once."""
+
+    token: str
+    expires: int
+
+
+class CreatePrincipal(Request[Token]):
+    """Create an agent, user or service, and a token to enrol it with."""
+
+    name: str
+    purpose: str = ""
+    ceiling: list[str] = Field(default_factory=list)
+    may_talk_to: list[str] = Field(default_factory=list)
+    rights: list[str] | Literal["all"] = Field(default_factory=list)
+    tags: list[str] = Field(default_factory=list)
+
+
+class Discover(Request[Cards]):
+    """Agents by message type, required scope or tag."""
+
+    message: str | None = None
+    scope: str | None = None
+    tag: str | None = None
+
+
+class List(Request[Cards]):
+    """Everybody of one kind."""
+
+    kind: Literal["agent", "user", "service"] = "agent"
+
+
+class Show(Request[Card]):
+    """One principal."""
+
+    name: str
+
+
+class SetState(Request[Done]):
+    """Suspend, resume or retire a principal."""
+
+    name: str
+    state: Literal["active", "suspended", "retired"]
+
+
+class Revoke(Request[Done]):
+    """Revoke a grant, instance, key or principal, for good."""
+
+    kind: Literal["grant", "instance", "key", "principal"]
+    id: str
+    reason: str = Field(max_length=256)
+    chain: str = ""
+
+
+class Describe(Request[Done]):
+    """An agent's own claims about itself, for discovery."""
+
+    description: str = Field(default="", max_length=1024)
+    messages: list[str] = Field(default_factory=list, max_length=256)
+    scopes: list[str] = Field(default_factory=list, max_length=256)

@@ -1,0 +1,178 @@
+"""An agent as users write it: a name, and handlers by message type. It holds no key and no socket."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, overload
+
+from pydantic import BaseModel
+from typing_extensions import TypeVar
+
+from agentbus.delegation.decide import Rule
+from agentbus.errors import ProgrammingError
+from agentbus.runtime.message import Request, StreamRequest, answer_type, type_of
+from agentbus.wire.ids import check_scope_name
+
+if TYPE_CHECKING:
+    from agentbus.runtime.caller import Caller
+
+CODES: Final = {
+    "usage.handler": "A handler is `async def handler(request: MyRequest, ctx: Context) -> MyReply`.",
+    "usage.handler_twice": "One agent has two handlers for one message type.",
+}
+
+S = TypeVar("S", default=Any)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One registered handler."""
+
+    function: Callable[..., Any]
+    model: type[BaseModel]
+    answer: Any  # the reply's or item's type; None for a plain message
+    streams: bool
+    rule: Rule
+    concurrency: int
+    idempotent: bool
+
+    @property
+    def action(self) -> str:
+        """The message type it handles."""
+        return type_of(self.model)
+
+
+class Agent(Generic[S]):
+    """A name and its handlers.
+
+    Args:
+        name: Its short name within the trust domain.
+        description: For discovery; one line.
+        lifespan: ``async with lifespan(bus) as state``: runs around serving; handlers see ``ctx.state``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        lifespan: Callable[[Caller], AbstractAsyncContextManager[S]] | None = None,
+    ) -> None:
+        self.name = name
+        self.description = description
+        self.lifespan = lifespan
+        self.handlers: dict[str, Handler] = {}
+
+    @overload
+    def handler(self, function: F) -> F: ...
+    @overload
+    def handler(
+        self,
+        *,
+        scopes: Sequence[str] = (),
+        concurrency: int = 64,
+        idempotent: bool = False,
+        requires_user: bool = False,
+    ) -> Callable[[F], F]: ...
+    def handler(
+        self,
+        function: Any = None,
+        *,
+        scopes: Sequence[str] = (),
+        concurrency: int = 64,
+        idempotent: bool = False,
+        requires_user: bool = False,
+    ) -> Any:
+        """Register a handler; the function is returned unchanged, and bound methods are fine.
+
+        Args:
+            scopes: What a caller's whole chain must grant. None: anyone whose chain names this agent as a target.
+            concurrency: How many may run at once; others wait, within their deadlines.
+            idempotent: Whether running it again for the same job does no harm.
+            requires_user: Refuse chains that do not begin with a user.
+
+        Raises:
+            ProgrammingError: ``usage.handler``, ``usage.handler_twice``, ``usage.no_reply_type``.
+        """
+        if isinstance(scopes, str):
+            raise ProgrammingError("usage.scope", f"scopes are a list: scopes=[{scopes!r}]")
+        rule = Rule(tuple(map(check_scope_name, scopes)), requires_user)
+        outer = sys._getframe(1).f_locals
+
+        def register(function: F) -> F:
+            made = _inspect(function, rule, concurrency, idempotent, outer)
+            if made.action in self.handlers:
+                raise ProgrammingError("usage.handler_twice", f"{self.name} has two handlers for {made.action}")
+            self.handlers[made.action] = made
+            return function
+
+        return register if function is None else register(function)
+
+    def run(self) -> None:
+        """Serve this agent until SIGTERM: URL, identity and addresses come from the environment and the profile."""
+        from agentbus.bus import run_agent
+
+        run_agent(self)
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r}, {sorted(self.handlers)})"
+
+
+def _inspect(function: Callable[..., Any], rule: Rule, concurrency: int, idempotent: bool, outer: Any) -> Handler:
+    name = getattr(function, "__qualname__", repr(function))
+    wrong = ProgrammingError("usage.handler", f"{name}: {CODES['usage.handler']}")
+    plain = function.__func__ if isinstance(function, types.MethodType) else function
+    try:
+        hints = typing.get_type_hints(plain, localns=dict(outer))
+    except NameError as error:
+        raise ProgrammingError("usage.handler", f"{name}: {error}; annotations must be importable") from error
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    if len(parameters) != 2:
+        raise wrong
+    model = hints.get(parameters[0].name)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise wrong
+    returns = hints.get("return", type(None))
+    streams = inspect.isasyncgenfunction(plain)
+    if streams:
+        return _stream(function, model, returns, name, rule, concurrency, idempotent)
+    if not inspect.iscoroutinefunction(plain):
+        raise wrong
+    answer = answer_type(model) if issubclass(model, Request) else None
+    if issubclass(model, StreamRequest):
+        raise ProgrammingError("usage.handler", f"{name}: {model.__name__} is answered by a stream: use `yield`")
+    if (answer or type(None)) != returns:
+        wanted = f"{model.__name__} is answered by {_named(answer)}"
+        raise ProgrammingError("usage.handler", f"{name} returns {_named(returns)}; {wanted}")
+    return Handler(function, model, answer, False, rule, concurrency, idempotent)
+
+
+def _stream(
+    function: Callable[..., Any],
+    model: type[BaseModel],
+    returns: Any,
+    name: str,
+    rule: Rule,
+    concurrency: int,
+    again: bool,
+) -> Handler:
+    if not issubclass(model, StreamRequest):
+        raise ProgrammingError("usage.handler", f"{name} yields, so {model.__name__} must be a StreamRequest")
+    item = answer_type(model)
+    arguments = typing.get_args(returns)  # of AsyncIterator[Item] or AsyncGenerator[Item, None]
+    if not arguments or arguments[0] != item:
+        raise ProgrammingError(
+            "usage.handler", f"{name} yields other items than {model.__name__} names: {_named(item)}"
+        )
+    return Handler(function, model, item, True, rule, concurrency, again)
+
+
+def _named(of: Any) -> str:
+    return getattr(of, "__name__", str(of))

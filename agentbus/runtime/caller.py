@@ -1,0 +1,383 @@
+"""One set of verbs, three speakers: a bus speaks for itself, a context for whoever asked, a session for a user."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, Literal, Self, TypeVar, cast
+
+from pydantic import BaseModel
+
+from agentbus.delegation.chain import Authority
+from agentbus.delegation.grant import encode_chain, encode_link
+from agentbus.delegation.scope import Scope
+from agentbus.delegation.statements import Instance
+from agentbus.errors import AgentBusError, DeadlineExceeded, ProgrammingError, StreamBroken
+from agentbus.protocol.engine import WINDOW
+from agentbus.protocol.events import Answered
+from agentbus.protocol.exchange import Exchange
+from agentbus.runtime import problems
+from agentbus.runtime.links import extend
+from agentbus.runtime.message import Request, StreamRequest, answer_type, decode_answer, encode_body, type_of
+from agentbus.runtime.node import Node, Voice
+from agentbus.wire.header import Kind
+from agentbus.wire.ids import PrincipalId
+from agentbus.wire.limits import LIMITS, SECOND
+
+CODES: Final = {
+    "usage.timeout": "A timeout is more than 0 and at most 600 seconds.",
+    "usage.stream": "Open a stream with `async with bus.stream(...) as items:`.",
+    "deadline.idle": "The stream sent nothing for longer than its idle timeout.",
+}
+
+R = TypeVar("R")
+T = TypeVar("T")
+Ack = Literal["sent", "delivered", "handled", "checkpointed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the recipient signed about a message it was sent."""
+
+    level: str
+    message: str  # the message digest in hex
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCard:
+    """What the directory knows of an agent. Claims are the agent's own."""
+
+    id: PrincipalId
+    description: str
+    messages: tuple[str, ...]
+    scopes: tuple[str, ...]
+    tags: tuple[str, ...]
+    running: int
+
+
+class _Once:
+    """Waits for the one answer to a request, or for the final receipt of a send."""
+
+    def __init__(self, to: str) -> None:
+        self.to = to
+        self.future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+
+    def answered(self, event: Answered) -> None:
+        if self.future.done():
+            return
+        kind = event.message.header.kind
+        if kind == Kind.ERROR:
+            self.future.set_exception(problems.decode(event.message.body, self.to))
+        elif event.exchange.done:
+            self.future.set_result(event)
+
+    def failed(self, error: AgentBusError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Caller:
+    """The verbs. Authority is always explicit: what is not in ``delegate`` does not flow on."""
+
+    _node: Node
+    _voice: Voice
+    _conversation: bytes | None = None
+    _cause: bytes | None = None
+
+    @property
+    def authority(self) -> Authority:
+        """The authority this caller speaks under."""
+        raise NotImplementedError
+
+    def _latest(self) -> int | None:
+        """An instant no call of this caller may outlive."""
+        return None
+
+    async def request(
+        self, to: str, message: Request[R], *, timeout: float = 60, delegate: Sequence[str | Scope] = ()
+    ) -> R:
+        """Ask, and wait for the one typed reply.
+
+        Args:
+            to: An agent's short name (``planner``) or full id.
+            message: Names its reply by its type.
+            timeout: Seconds until :class:`DeadlineExceeded`; the recipient sees the same deadline.
+            delegate: Scopes the recipient may use next, on this caller's behalf, until the deadline.
+
+        Raises:
+            AgentNotFound, AgentGone, HandlerMissing, HandlerFailed, RequestInvalid, ReplyInvalid, DeadlineExceeded,
+            Backpressure, Denied, Rejected, Unavailable, Problem.
+        """
+        if not isinstance(message, Request):
+            raise ProgrammingError(
+                "usage.no_reply_type", f"{type(message).__name__} is no Request[Reply]; send it instead"
+            )
+        event = await self._once(Kind.REQUEST, to, message, timeout, delegate)
+        return cast(R, decode_answer(answer_type(type(message)), event.message.body))
+
+    async def send(
+        self,
+        to: str,
+        message: BaseModel,
+        *,
+        ack: Ack = "delivered",
+        timeout: float = 60,
+        delegate: Sequence[str | Scope] = (),
+    ) -> Receipt:
+        """Send, and wait for the recipient's signed receipt of the level asked for.
+
+        Args:
+            ack: ``sent`` (handed to the transport), ``delivered`` (verified, permitted, logged there), ``handled``
+                (its handler returned), ``checkpointed`` (under a signed checkpoint of its log).
+        """
+        event = await self._once(Kind.SEND, to, message, timeout, delegate, ack=ack)
+        instant = datetime.fromtimestamp(event.message.header.issued_at / SECOND, UTC) if event.message else _now()
+        return Receipt(event.message.header.action, event.exchange.digest.hex(), instant)
+
+    def stream(
+        self,
+        to: str,
+        message: StreamRequest[T],
+        *,
+        timeout: float = 600,
+        idle: float = 60,
+        delegate: Sequence[str | Scope] = (),
+    ) -> Stream[T]:
+        """A stream of typed items: ``async with caller.stream(...) as items: async for item in items: ...``.
+
+        Args:
+            timeout: Seconds for the whole stream.
+            idle: Seconds without an item or progress.
+        """
+        return Stream(self, to, message, timeout, idle, delegate)
+
+    async def delegate(
+        self,
+        to: str,
+        scopes: Sequence[str | Scope],
+        *,
+        targets: Sequence[str] = (),
+        expires_in: float = 600,
+        depth: int = 0,
+        purpose: str = "",
+    ) -> Authority:
+        """A longer-lived authority for ``to``: one more link on this caller's own chain.
+
+        Raises:
+            Denied: ``denied.no_depth``, ``denied.not_held``.
+        """
+        node, held = self._node, self.authority
+        who = node.name_id(to)
+        now = node.clock.now()
+        link = extend(
+            held, self._voice, who, scopes, trust=node.source.trust, now=now,
+            expires=now + int(expires_in * SECOND), link_id=node._entropy(16),
+            targets=[node.name_id(t) for t in targets], depth=depth, purpose=purpose,
+        )  # fmt: skip
+        return Authority.from_bytes(encode_chain((*held.links, link)))
+
+    async def discover(
+        self, *, message: str | None = None, scope: str | None = None, tag: str | None = None
+    ) -> list[AgentCard]:
+        """Agents by message type, required scope or tag. What they say of themselves is their claim."""
+        from agentbus.runtime.admin import Discover
+
+        found = await self._own().request("service/directory", Discover(message=message, scope=scope, tag=tag))
+        return [
+            AgentCard(PrincipalId(c.id), c.description, tuple(c.messages), tuple(c.scopes), tuple(c.tags), c.running)
+            for c in found.agents
+        ]
+
+    async def revoke(self, what: Authority | str, *, reason: str) -> None:
+        """Revoke an authority this caller issued or is the subject of, or (for its owner) an agent, for good.
+
+        Args:
+            what: The authority, or an agent's name.
+            reason: A short code or sentence; it stands in the directory's log for ever.
+        """
+        from agentbus.runtime.admin import Revoke
+
+        if isinstance(what, Authority):
+            request = Revoke(kind="grant", id=what.id, reason=reason, chain=what.to_bytes().hex())
+        else:
+            request = Revoke(kind="principal", id=self._node.name_id(what), reason=reason)
+        await self._own().request("service/directory", request)
+        await self._node.source.refresh()
+
+    def _own(self) -> Caller:
+        """This caller's principal speaking for itself, as it must to the directory."""
+        return _Plain(self._node, self._voice)
+
+    # ── below the verbs ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _deadline(self, timeout: float) -> int:
+        if not 0 < timeout <= LIMITS.lifetime / SECOND:
+            raise ProgrammingError("usage.timeout", f"timeout={timeout!r}: more than 0 and at most 600 seconds")
+        deadline = self._node.clock.now() + int(timeout * SECOND)
+        latest = self._latest()
+        return deadline if latest is None else min(deadline, latest)
+
+    def _handover(self, delegate: Sequence[str | Scope], deadline: int) -> Callable[[Instance], bytes] | None:
+        if isinstance(delegate, str):
+            raise ProgrammingError("usage.scope", f"delegate is a list: delegate=[{delegate!r}]")
+        if not delegate:
+            return None
+        node = self._node
+
+        def make(to: Instance) -> bytes:
+            link = extend(
+                self.authority, self._voice, to.principal, delegate, trust=node.source.trust, now=node.clock.now(),
+                expires=deadline, link_id=node._entropy(16),
+            )  # fmt: skip
+            return encode_link(link)
+
+        return make
+
+    async def _begin(
+        self, kind: Kind, to: str, message: BaseModel, waiter: Any, deadline: int, delegate: Any, ack: str
+    ) -> Exchange:
+        wait = max(0.001, (deadline - self._node.clock.now()) / SECOND)
+        try:
+            async with asyncio.timeout(wait):
+                return await self._node.ask(
+                    kind, self._voice, to, waiter, action=type_of(message), body=encode_body(message),
+                    chain=self.authority, deadline=deadline, handover=self._handover(delegate, deadline),
+                    conversation=self._conversation, cause=self._cause, ack=ack,
+                )  # fmt: skip
+        except TimeoutError as error:
+            if isinstance(error, AgentBusError):
+                raise
+            raise DeadlineExceeded("deadline.exceeded", f"{to} was not reached in time") from None
+
+    async def _once(
+        self, kind: Kind, to: str, message: BaseModel, timeout: float, delegate: Any, ack: str = "handled"
+    ) -> Answered:
+        deadline = self._deadline(timeout)
+        waiter = _Once(to)
+        exchange = await self._begin(kind, to, message, waiter, deadline, delegate, ack)
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            self._cancel(exchange)
+            raise
+        finally:
+            self._node.forget(exchange)
+
+    def _cancel(self, exchange: Exchange) -> None:
+        self._node.forget(exchange)
+        self._node.answer(Kind.CANCEL, self._voice, exchange, action="cancel", body=b"", chain=self.authority)
+
+
+class _Plain(Caller):
+    """A principal that speaks under its standing grant."""
+
+    def __init__(self, node: Node, voice: Voice) -> None:
+        self._node, self._voice = node, voice
+
+    @property
+    def authority(self) -> Authority:
+        return self._voice.standing
+
+
+class Session(Caller):
+    """One task under one authority: ``bus.acting(authority)``, or a user of a local bus."""
+
+    def __init__(self, node: Node, voice: Voice, authority: Authority) -> None:
+        self._node, self._voice, self._authority = node, voice, authority
+        self._conversation = node._entropy(16)
+
+    @property
+    def authority(self) -> Authority:
+        return self._authority
+
+    @property
+    def conversation(self) -> str:
+        """What everything asked here, and caused by it, has in common."""
+        return (self._conversation or b"").hex()
+
+
+class Stream(Generic[T], AsyncIterator[T], AbstractAsyncContextManager["Stream[T]"]):
+    """The items of one stream. Leaving the block cancels it at once, down the tree."""
+
+    def __init__(
+        self, caller: Caller, to: str, message: StreamRequest[T], timeout: float, idle: float, delegate: Any
+    ) -> None:
+        self._caller, self._to, self._message = caller, to, message
+        self._timeout, self._idle, self._delegate = timeout, idle, delegate
+        self._item = answer_type(type(message))
+        self._exchange: Exchange | None = None
+        self._items: deque[bytes] = deque()
+        self._taken = 0
+        self._over: AgentBusError | Literal[True] | None = None
+        self._wake = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        deadline = self._caller._deadline(self._timeout)
+        self._exchange = await self._caller._begin(
+            Kind.STREAM, self._to, self._message, self, deadline, self._delegate, "handled"
+        )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._exchange is not None and not self._exchange.done:
+            self._caller._cancel(self._exchange)
+        self._over = self._over or StreamBroken("stream.broken", "the block was left")
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._exchange is None:
+            raise ProgrammingError("usage.stream", CODES["usage.stream"])
+        while not self._items:
+            if self._over is True:
+                raise StopAsyncIteration
+            if self._over is not None:
+                raise self._over
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(self._idle):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._caller._cancel(self._exchange)
+                raise DeadlineExceeded("deadline.idle", f"{self._to} sent nothing for {self._idle:g} s") from None
+        body = self._items.popleft()
+        self._taken += 1
+        if self._taken % (WINDOW // 2) == 0:
+            self._give_credit()
+        return cast(T, decode_answer(self._item, body))
+
+    def _give_credit(self) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        if not exchange.done:
+            exchange.allowed = self._taken + WINDOW
+            self._caller._node.answer(
+                Kind.CREDIT, self._caller._voice, exchange, action="credit", body=b"", stream_index=exchange.allowed,
+                chain=self._caller.authority,
+            )  # fmt: skip
+
+    def answered(self, event: Answered) -> None:
+        """The node brought something of this stream."""
+        kind = event.message.header.kind
+        if kind == Kind.ITEM:
+            self._items.append(event.message.body)
+        elif kind == Kind.END:
+            self._over = True
+        elif kind == Kind.ERROR:
+            self._over = problems.decode(event.message.body, self._to)
+        self._wake.set()
+
+    def failed(self, error: AgentBusError) -> None:
+        """The stream ended without its end."""
+        self._over = self._over or error
+        self._wake.set()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,149 @@
+"""What a handler is given beside its request: who asks, for whom, with what, until when. It can only narrow."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Final, Generic
+
+from typing_extensions import TypeVar
+
+from agentbus.delegation.chain import Authority
+from agentbus.delegation.decide import require
+from agentbus.delegation.messages import Permitted
+from agentbus.delegation.scope import Fact
+from agentbus.errors import Denied, ProgrammingError
+from agentbus.protocol.exchange import Exchange
+from agentbus.runtime.caller import Caller, _Plain
+from agentbus.runtime.message import adapter
+from agentbus.runtime.node import Node, Voice
+from agentbus.wire.header import Kind
+from agentbus.wire.ids import PrincipalId
+from agentbus.wire.limits import SECOND
+
+CODES: Final = {
+    "denied.nothing_handed_over": "Nothing was handed over with this message, so there is nothing to act with.",
+    "usage.no_context": "current_context() is for code that a handler calls.",
+}
+
+S = TypeVar("S", default=Any)
+R = TypeVar("R")
+T = TypeVar("T")
+
+_current: ContextVar[Context[Any]] = ContextVar("agentbus_context")
+
+
+class Context(Caller, Generic[S]):
+    """One request's context, and the verbs for acting on with what was handed over.
+
+    Attributes:
+        caller: The authority this request was judged on; it is the sender's, and cannot be used here.
+        sender: Who signed the request.
+        user: The user at the root of the chain, if there is one.
+        state: What the agent's lifespan yielded.
+        bus: This agent speaking for itself.
+        attempt: 1, and more when a job is tried again.
+    """
+
+    def __init__(self, node: Node, voice: Voice, permitted: Permitted, exchange: Exchange, state: S) -> None:
+        message = permitted.message
+        self._node, self._voice, self._exchange = node, voice, exchange
+        self._handed = message.handover
+        self._conversation = message.header.conversation
+        self._cause = message.digest
+        self._steps: dict[str, int] = {}
+        self.caller: Authority = message.authority
+        self.sender = PrincipalId(message.header.sender)
+        self.user = message.authority.user
+        self.state = state
+        self.deadline = datetime.fromtimestamp(message.header.deadline / SECOND, UTC)
+        self.message_id = message.digest.hex()
+        self.attempt = 1
+        self.logger = logging.getLogger(f"agentbus.agent.{voice.identity.id.name}")
+        self.bus: Caller = _Plain(node, voice)
+        self._random: random.Random | None = None
+
+    @property
+    def conversation(self) -> str:
+        """What everything that one question causes has in common."""
+        return (self._conversation or b"").hex()
+
+    @property
+    def authority(self) -> Authority:
+        """What was handed over: all this handler may use for others.
+
+        Raises:
+            Denied: ``denied.nothing_handed_over``.
+        """
+        if self._handed is None:
+            raise Denied(
+                "denied.nothing_handed_over",
+                f"{self.sender.short} handed nothing over; it passes delegate=[…], or speak for yourself with ctx.bus",
+            )
+        return self._handed
+
+    def _latest(self) -> int | None:
+        return int(self.deadline.timestamp() * SECOND)
+
+    def require(self, scope: str, **facts: Fact) -> None:
+        """Return when every link, ceiling and right allows ``scope`` given these facts.
+
+        Raises:
+            Denied: ``denied.scope``, ``denied.ceiling``, ``denied.rights``.
+        """
+        require(self.caller, scope, facts, trust=self._node.source.trust, now=self._node.clock.now())
+
+    async def step(self, name: str, call: Callable[[], Awaitable[R]], *, type: type[R]) -> R:
+        """Call something outside and put its result on the record; a replay takes the recorded result instead.
+
+        Args:
+            name: What is called; the k-th call of one name is the k-th step of that name.
+            call: Called once.
+            type: The result's type, for the record.
+        """
+        value = await call()
+        self._record(name, adapter(type).dump_json(value))
+        return value
+
+    async def steps(self, name: str, call: Callable[[], AsyncIterator[T]], *, type: type[T]) -> AsyncIterator[T]:
+        """As :meth:`step`, for what yields: each item is put on the record before it is used."""
+        async for item in call():
+            self._record(name, adapter(type).dump_json(item))
+            yield item
+
+    def now(self) -> datetime:
+        """The time; recorded, so that a replay sees the same."""
+        at = datetime.fromtimestamp(self._node.clock.now() / SECOND, UTC)
+        self._record("now", at.isoformat().encode())
+        return at
+
+    def random(self) -> random.Random:
+        """Randomness from a recorded seed; not for secrets."""
+        if self._random is None:
+            seed = self._node._entropy(16)
+            self._record("random", seed.hex().encode())
+            self._random = random.Random(seed)
+        return self._random
+
+    def progress(self, note: str = "") -> None:
+        """Tell the caller that work goes on: feeds its idle timeout, never its deadline."""
+        self._node.answer(Kind.PROGRESS, self._voice, self._exchange, action="progress", body=note.encode()[:1024])
+
+    def _record(self, name: str, result: bytes) -> None:
+        number = self._steps[name] = self._steps.get(name, 0) + 1
+        self._node.recorder.step(self._exchange.digest, name, number, result, self._node.clock.now())
+
+
+def current_context() -> Context[Any]:
+    """The context of the handler that is running: for a tool deep inside somebody's framework.
+
+    Raises:
+        ProgrammingError: ``usage.no_context``.
+    """
+    found = _current.get(None)
+    if found is None:
+        raise ProgrammingError("usage.no_context", CODES["usage.no_context"])
+    return found

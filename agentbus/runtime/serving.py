@@ -1,0 +1,233 @@
+"""Running an agent's handlers: each in a task of its own, under its request's deadline, with a context that narrows.
+
+Step 16: whether the chain still holds is looked at once more right before a handler starts, at each item of a stream,
+and whenever the directory's log grows while a handler runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentbus.delegation.chain import verify_chain
+from agentbus.delegation.decide import Policy, Rule
+from agentbus.delegation.messages import Permitted
+from agentbus.delegation.trust import NeedsTrust
+from agentbus.errors import AgentBusError, Cancelled, HandlerFailed, HandlerMissing, Rejected
+from agentbus.protocol.events import Asked, Ended, Steered
+from agentbus.protocol.exchange import Exchange
+from agentbus.runtime import problems
+from agentbus.runtime.agent import Agent, Handler
+from agentbus.runtime.caller import _Plain
+from agentbus.runtime.context import Context, _current
+from agentbus.runtime.message import decode_request, encode_answer
+from agentbus.runtime.node import Node, Voice
+from agentbus.wire.header import Kind
+
+CODES: Final = {
+    "handler.failed": "The handler raised something that is no Problem; the agent's own log has the traceback.",
+    "cancelled": "The caller cancelled, or the agent stopped.",
+}
+
+
+@dataclass
+class _Running:
+    task: asyncio.Task[None]
+    permitted: Permitted
+    exchange: Exchange
+    credit: asyncio.Event
+    verdict: AgentBusError | None = None
+
+
+class Service:
+    """One agent's handlers, served by one voice of a node."""
+
+    def __init__(self, agent: Agent[Any], node: Node, voice: Voice) -> None:
+        self.agent, self.node, self.voice = agent, node, voice
+        self._running: dict[bytes, _Running] = {}
+        self._slots = {action: asyncio.Semaphore(h.concurrency) for action, h in agent.handlers.items()}
+        self._stack = AsyncExitStack()
+        self._state: Any = None
+        self._draining = False
+
+    async def open(self) -> None:
+        """Enter the agent's lifespan, then take requests."""
+        if self.agent.lifespan is not None:
+            self._state = await self._stack.enter_async_context(self.agent.lifespan(_Plain(self.node, self.voice)))
+        self.voice.handlers = self
+
+    async def aclose(self, drain: float = 0.0) -> None:
+        """Take nothing new, give what runs ``drain`` seconds, cancel the rest, leave the lifespan."""
+        self._draining = True
+        tasks = [running.task for running in self._running.values()]
+        if tasks and drain > 0:
+            await asyncio.wait(tasks, timeout=drain)
+        for running in list(self._running.values()):
+            running.verdict = Cancelled("cancelled", f"{self.agent.name} is stopping", retryable=True)
+            running.task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.voice.handlers = None
+        await self._stack.aclose()
+
+    # ── what the node tells ──────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, asked: Asked) -> None:
+        """A permitted message: run its handler."""
+        exchange = asked.exchange
+        if self._draining:
+            self._fail(exchange, Cancelled("cancelled", f"{self.agent.name} is stopping; ask again", retryable=True))
+            return
+        credit = asyncio.Event()
+        task = self.node.spawn(self._run(asked.permitted, exchange, credit))
+        self._running[exchange.digest] = _Running(task, asked.permitted, exchange, credit)
+
+    def steered(self, event: Steered) -> None:
+        """The caller cancelled or gave credit."""
+        running = self._running.get(event.exchange.digest)
+        if running is None:
+            return
+        if event.message.header.kind == Kind.CANCEL:
+            running.task.cancel()
+        else:
+            running.credit.set()
+
+    def ended(self, event: Ended) -> None:
+        """The deadline passed, or the caller is gone: nobody waits for the rest."""
+        running = self._running.get(event.exchange.digest)
+        if running is not None:
+            running.task.cancel()
+
+    def recheck(self) -> None:
+        """The directory's log grew: a handler whose chain no longer holds is stopped, and its caller told why."""
+        for running in list(self._running.values()):
+            try:
+                self._still_holds(running.permitted)
+            except AgentBusError as error:
+                running.verdict = error
+                running.task.cancel()
+
+    # ── one message ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _run(self, permitted: Permitted, exchange: Exchange, credit: asyncio.Event) -> None:
+        header = permitted.message.header
+        try:
+            if exchange.kind is Kind.SEND:
+                self._receipt(exchange, "delivered")
+            handler = self._handler(header.action, exchange.kind)
+            async with self._slots[header.action]:
+                request = decode_request(handler.model, permitted.message.body)
+                self._still_holds(permitted)  # (16)
+                context: Context[Any] = Context(self.node, self.voice, permitted, exchange, self._state)
+                token = _current.set(context)
+                try:
+                    await self._call(handler, request, context, permitted, exchange, credit)
+                finally:
+                    _current.reset(token)
+        except asyncio.CancelledError:
+            running = self._running.get(exchange.digest)
+            if running is not None and running.verdict is not None:
+                self._fail(exchange, running.verdict)
+        except AgentBusError as error:
+            self._fail(exchange, error)
+        except Exception:
+            logger = self.voice.identity.id
+            Context(self.node, self.voice, permitted, exchange, None).logger.exception(
+                "%s: the handler of %s raised", logger.short, header.action
+            )
+            self._fail(exchange, HandlerFailed("handler.failed", f"{logger.short} failed on {header.action}"))
+        finally:
+            self._running.pop(exchange.digest, None)
+
+    async def _call(
+        self,
+        handler: Handler,
+        request: Any,
+        context: Any,
+        permitted: Permitted,
+        exchange: Exchange,
+        credit: asyncio.Event,
+    ) -> None:
+        action = permitted.message.header.action
+        if handler.streams:
+            await self._stream(handler, request, context, permitted, exchange, credit)
+            return
+        result = await handler.function(request, context)
+        if exchange.kind is Kind.REQUEST:
+            body = encode_answer(handler.answer, result)
+            self.node.answer(Kind.REPLY, self.voice, exchange, action=action, body=body)
+        else:
+            self._receipt(exchange, "handled")
+            if exchange.ack == "checkpointed":
+                await asyncio.to_thread(self.node.recorder.log.checkpoint)
+                self._receipt(exchange, "checkpointed")
+
+    async def _stream(
+        self,
+        handler: Handler,
+        request: Any,
+        context: Any,
+        permitted: Permitted,
+        exchange: Exchange,
+        credit: asyncio.Event,
+    ) -> None:
+        action = permitted.message.header.action
+        items = handler.function(request, context)
+        try:
+            async for item in items:
+                self._still_holds(permitted)  # (16), at every item
+                body = encode_answer(handler.answer, item)
+                while exchange.next_index >= exchange.allowed:
+                    credit.clear()
+                    await credit.wait()
+                index = exchange.next_index
+                if not self.node.answer(Kind.ITEM, self.voice, exchange, action=action, body=body, stream_index=index):
+                    return
+                await asyncio.sleep(0)  # an item may leave before the next is made
+            self.node.answer(Kind.END, self.voice, exchange, action=action, body=b"", stream_index=exchange.next_index)
+        finally:
+            await items.aclose()
+
+    def _handler(self, action: str, kind: Kind) -> Handler:
+        handler = self.agent.handlers.get(action)
+        if handler is None:
+            raise HandlerMissing("handler.missing", f"{self.agent.name} has no handler for {action!r}")
+        if handler.streams != (kind is Kind.STREAM):
+            verb = "stream" if handler.streams else "request or send"
+            raise HandlerMissing("handler.missing", f"{self.agent.name} answers {action!r} to {verb} only")
+        if kind is Kind.REQUEST and handler.answer is None:
+            raise HandlerMissing("handler.missing", f"{self.agent.name} takes {action!r} by send only: it has no reply")
+        return handler
+
+    def _still_holds(self, permitted: Permitted) -> None:
+        """The chain and the sender's key, against what is known of revocations now."""
+        trust = self.node.source.trust
+        message = permitted.message
+        if trust.size == permitted.directory_size and trust.revocation_seq == permitted.revocation_seq:
+            return
+        now = self.node.clock.now()
+        try:
+            verify_chain(message.authority.data, trust=trust, now=now)
+        except NeedsTrust:
+            raise Rejected("reject.revoked", "an issuer's instance in the chain has ended") from None
+        code = trust.refuses(message.sender, now)
+        if code is not None:
+            raise Rejected(code, f"{message.header.sender}: its key, instance or principal counts no more")
+
+    def _receipt(self, exchange: Exchange, level: str) -> None:
+        self.node.answer(Kind.RECEIPT, self.voice, exchange, action=level, body=b"")
+
+    def _fail(self, exchange: Exchange, error: AgentBusError) -> None:
+        error.details.setdefault("by", self.voice.identity.id)
+        self.node.answer(Kind.ERROR, self.voice, exchange, action="error", body=problems.encode(error))
+
+
+def policy_of(services: list[Service]) -> Policy:
+    """What the served handlers require, as one value."""
+    rules: dict[tuple[str, str], Rule] = {
+        (service.voice.identity.id, action): handler.rule
+        for service in services
+        for action, handler in service.agent.handlers.items()
+    }
+    return Policy(f"handlers-{len(rules)}", rules)

@@ -1,0 +1,273 @@
+"""A node's view of the directory: one connection, one poll at a time, one Trust.
+
+Rule 1: what arrives here is only carried; :class:`Trust` judges it.
+Rule 2: age counts from the instant a poll was *sent*. A push brings content, and extends nothing.
+Rule 3: questions are coalesced and bounded in time; an answer of "nobody" is kept for two seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+from agentbus.crypto.keys import thumbprint
+from agentbus.delegation.statements import INSTANCE, Instance, decode_signed
+from agentbus.delegation.trust import Trust
+from agentbus.errors import AgentBusError, Malformed, Rejected, Unavailable, from_code
+from agentbus.runtime.clock import Clock
+from agentbus.transport.base import Connection, Transport
+from agentbus.wire.limits import SECOND
+from agentbus.wire.sync import decode_sync, encode_sync
+
+CODES: Final = {
+    "unavailable.directory": "The directory does not answer; agents go on until max_directory_age, then wait.",
+}
+
+ANSWER: Final = 3.0  # seconds for one answer
+NEGATIVE: Final = 2 * SECOND  # how long "nobody" is believed
+
+
+class TrustSource(Protocol):
+    """Where a node's trust comes from."""
+
+    trust: Trust
+    changed: list[Callable[[], None]]
+    departed: set[bytes]  # key ids of instances that ended: they cannot be asked, what they signed still verifies
+    returned: list[Callable[[], None]]  # called when the directory is heard again over a new connection
+
+    async def open(self) -> None: ...
+    async def aclose(self) -> None: ...
+    def age(self) -> int | None: ...
+    async def refresh(self) -> None: ...
+    async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None: ...
+    async def publish(self, statement: bytes) -> bytes: ...
+    def leave(self, instance_ids: list[bytes]) -> None: ...
+    def owns(self, connection: Connection) -> bool: ...
+    def received(self, frame: bytes) -> None: ...
+    def lost(self) -> None: ...
+
+
+class TrustCache:
+    """The :class:`TrustSource` of an ordinary node.
+
+    Args:
+        transport: The node's transport, opened by then.
+        endpoint: Where the directory listens.
+        key: The directory's CURVE key.
+        root: The pinned thumbprint of the root key.
+    """
+
+    def __init__(self, transport: Transport, *, endpoint: str, key: bytes, root: bytes, clock: Clock) -> None:
+        self.trust = Trust.pinned(root)
+        self.changed: list[Callable[[], None]] = []
+        self.departed: set[bytes] = set()
+        self.returned: list[Callable[[], None]] = []
+        self.problem: AgentBusError | None = None
+        self._transport = transport
+        self._endpoint, self._key = endpoint, key
+        self._clock = clock
+        self._connection: Connection | None = None
+        self._number = 0
+        self._waiting: dict[int, tuple[str, asyncio.Future[list[Any]]]] = {}
+        self._nobody: dict[bytes | str, int] = {}
+        self._polling: asyncio.Task[None] | None = None
+        self._loop: asyncio.Task[None] | None = None
+        self._hint = asyncio.Event()
+        self._away = False
+
+    async def open(self) -> None:
+        """Hear the directory once, then keep hearing it.
+
+        Raises:
+            Unavailable: ``unavailable.directory``. Rejected: what the directory showed is not good.
+        """
+        await self.refresh()
+        self._loop = asyncio.get_running_loop().create_task(self._keep_fresh())
+
+    async def aclose(self) -> None:
+        for task in (self._loop, self._polling):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(t for t in (self._loop, self._polling) if t), return_exceptions=True)
+
+    def age(self) -> int | None:
+        """Microseconds since the newest answered poll was sent."""
+        return self.trust.age(self._clock.mono())
+
+    async def refresh(self) -> None:
+        """Poll now; calls at the same time share one poll.
+
+        Raises:
+            Unavailable, Rejected, Malformed: the poll failed, or what it brought is not good.
+        """
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.get_running_loop().create_task(self._poll())
+        await asyncio.shield(self._polling)
+
+    async def _poll(self) -> None:
+        while True:
+            sent_at = self._clock.mono()
+            note, entries = await self._call("poll", self.trust.size, expect="head")
+            if entries:
+                self._advance(entries)
+            try:
+                self._set(self.trust.accept_head(note, sent_at=sent_at))
+            except Unavailable:
+                if not entries:
+                    raise
+                continue  # the log is longer than one answer: ask for the rest
+            self.problem = None
+            if self._away:
+                self._away = False
+                for tell in self.returned:
+                    tell()
+            return
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            pause = self.trust.max_age / SECOND / 3 if self.problem is None else 0.5
+            try:
+                async with asyncio.timeout(pause):
+                    await self._hint.wait()
+            except TimeoutError:
+                pass
+            self._hint.clear()
+            try:
+                await self.refresh()
+            except AgentBusError as error:
+                self.problem = error
+
+    def hint(self) -> None:
+        """A peer has seen more of the directory's log than this node: poll soon."""
+        self._hint.set()
+
+    async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
+        """Fetch instance statements; who is not found is not asked for again for two seconds.
+
+        Raises:
+            Unavailable: ``unavailable.directory``.
+        """
+        now = self._clock.mono()
+        self._nobody = {who: until for who, until in self._nobody.items() if until > now}
+        wanted_keys = [key for key in keys if key not in self._nobody]
+        wanted = [who for who in principals if who not in self._nobody]
+        if not wanted_keys and not wanted:
+            return
+        (statements,) = await self._call("find", wanted_keys, wanted, expect="found")
+        self._advance_each(statements)
+        now = self._clock.mono()
+        for key in wanted_keys:
+            if key not in self.trust.instances:
+                self._nobody[key] = now + NEGATIVE
+
+    async def publish(self, statement: bytes) -> bytes:
+        """Publish an instance statement.
+
+        Returns:
+            The standing chain it was answered with.
+        """
+        (chain,) = await self._call("publish", statement, expect="standing")
+        self._advance([statement])
+        return bytes(chain)
+
+    def leave(self, instance_ids: list[bytes]) -> None:
+        """Say that these instances end; nobody waits for an answer."""
+        if self._connection is not None and instance_ids:
+            self._connection.offer(encode_sync("leave", 0, instance_ids))
+
+    # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def owns(self, connection: Connection) -> bool:
+        """Whether this is the connection to the directory."""
+        return connection is self._connection
+
+    def lost(self) -> None:
+        """The connection is gone: what waits fails, and the next call dials again."""
+        self._connection = None
+        self._away = True
+        for _, future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable("unavailable.directory", "the connection to the directory was lost"))
+        self._waiting.clear()
+        if self.problem is None:
+            self.problem = Unavailable("unavailable.directory", "the connection to the directory was lost")
+        self._hint.set()
+
+    def received(self, frame: bytes) -> None:
+        """A frame of the synchronisation."""
+        try:
+            operation, number, parts = decode_sync(frame)
+        except Malformed as error:
+            self.problem = error
+            return
+        if operation == "push":
+            self._pushed(*parts)
+            return
+        expected, future = self._waiting.pop(number, (None, None))
+        if future is None or future.done():
+            return
+        if operation == "refused":
+            future.set_exception(from_code(parts[0], parts[1], retryable=False, details={}))
+        elif operation != expected:
+            future.set_exception(Malformed("malformed.sync", f"{operation} answers no {expected}"))
+        else:
+            future.set_result(parts)
+
+    async def _call(self, operation: str, *parts: Any, expect: str) -> list[Any]:
+        if self._connection is None:
+            self._connection = self._transport.dial(self._endpoint, self._key)
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = (expect, future)
+        if not self._connection.offer(encode_sync(operation, number, *parts)):
+            self._waiting.pop(number, None)
+            raise Unavailable(
+                "unavailable.directory", f"the directory at {self._endpoint} takes nothing; is it running?"
+            )
+        try:
+            async with asyncio.timeout(ANSWER):
+                return await future
+        except TimeoutError as error:
+            raise Unavailable("unavailable.directory", f"no answer from {self._endpoint}; is it running?") from error
+        finally:
+            self._waiting.pop(number, None)
+
+    # ── what it brings ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _pushed(self, note: bytes, entries: list[bytes], statements: list[bytes], ended: list[bytes]) -> None:
+        try:
+            if entries:
+                self._advance(entries)
+            self._advance_each(statements)
+            if note:
+                self._set(self.trust.accept_head(note))
+        except (Unavailable, Rejected, Malformed) as error:
+            if error.code in ("reject.head_forked", "reject.wrong_root"):
+                self.problem = error
+            self._hint.set()  # a gap, or entries in another order: the poll brings them all
+        for key in ended:
+            self.departed.add(key)
+
+    def _advance(self, statements: list[bytes]) -> None:
+        self._set(self.trust.advance(statements, now=self._clock.now()))
+
+    def _advance_each(self, statements: list[bytes]) -> None:
+        """Instance statements stand alone: a bad one is left out, the others count."""
+        for statement in statements:
+            try:
+                signed = decode_signed(statement)
+                if signed.tag == INSTANCE:
+                    instance = Instance.decode(signed.body)
+                    self._advance([statement])
+                    self._nobody.pop(instance.principal, None)
+                    self.departed.discard(thumbprint(instance.key))
+            except AgentBusError as error:
+                self.problem = self.problem or error
+
+    def _set(self, trust: Trust) -> None:
+        before, self.trust = self.trust, trust
+        if trust.size != before.size:
+            for tell in self.changed:
+                tell()

@@ -1,0 +1,1 @@
+"""The agents that ship: what serves, serves as an agent."""

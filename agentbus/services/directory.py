@@ -1,0 +1,311 @@
+"""The directory as a service: synchronisation frames for nodes, ordinary signed requests for people and agents.
+
+Synchronisation carries signed statements to whoever may connect; an enrolment connection can do one thing; everything
+else is an envelope, judged as any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from agentbus.crypto.keys import CurveKey
+from agentbus.delegation.statements import Instance, decode_signed
+from agentbus.delegation.trust import Principal, Trust
+from agentbus.directory import rules
+from agentbus.directory.core import Directory
+from agentbus.errors import AgentBusError, DirectoryRefused, Malformed
+from agentbus.runtime.admin import (
+    Card,
+    Cards,
+    CreatePrincipal,
+    Describe,
+    Discover,
+    Done,
+    List,
+    Revoke,
+    SetState,
+    Show,
+    Token,
+)
+from agentbus.runtime.agent import Agent
+from agentbus.runtime.clock import Clock
+from agentbus.runtime.context import Context
+from agentbus.transport.base import Connection
+from agentbus.wire.ids import b64, everyone, name_id
+from agentbus.wire.limits import SECOND
+from agentbus.wire.sync import decode_sync, encode_sync
+
+PAGE: Final = 400_000  # bytes of entries in one answer: a frame holds a megabyte
+LEASE: Final = 3  # heads a node may miss before its instances count as gone
+TIME_LEAF: Final = 10 * SECOND
+
+
+def token_curve_key(token: bytes) -> CurveKey:
+    """The one-time X25519 key of an enrolment token: HKDF-SHA256 (RFC 5869), one block of output."""
+    extracted = hmac.digest(b"agentbus-enrolment-token", token, "sha256")
+    return CurveKey(hmac.digest(extracted, b"curve\x01", "sha256"))
+
+
+class DirectoryServer:
+    """Answers the synchronisation of nodes, and pushes what changes; also the directory node's own trust source.
+
+    Args:
+        core: The state machine.
+        clock: Wall and monotonic time.
+    """
+
+    def __init__(self, core: Directory, clock: Clock, entropy: Callable[[int], bytes] = os.urandom) -> None:
+        self.core = core
+        self.clock = clock
+        self.changed: list[Callable[[], None]] = []
+        self.returned: list[Callable[[], None]] = []
+        self.departed: set[bytes] = set()
+        self._entropy = entropy
+        self._nodes: dict[int, Connection] = {}
+        self._interest: dict[str, set[int]] = {}
+        self._task: asyncio.Task[None] | None = None
+        core.changed = self._grown
+
+    # ── a TrustSource ────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def trust(self) -> Trust:
+        """The directory believes its own log."""
+        return self.core.trust
+
+    async def open(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._beat())
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self.core.store.close()
+
+    def age(self) -> int | None:
+        return 0
+
+    async def refresh(self) -> None:
+        return None
+
+    async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
+        return None
+
+    async def publish(self, statement: bytes) -> bytes:
+        return self.core.publish(statement, now=self.clock.now(), link_id=self._entropy(16))
+
+    def leave(self, instance_ids: list[bytes]) -> None:
+        return None
+
+    def owns(self, connection: Connection) -> bool:
+        return False
+
+    def received(self, frame: bytes) -> None:
+        return None
+
+    # ── a node's Server ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def admits(self, key: bytes) -> bool:
+        """Whether an unused enrolment token has this CURVE key."""
+        return self.core.admits_token(key, self.clock.now())
+
+    def lost(self, connection: Connection | None = None) -> None:
+        """A node is gone, and with it its instances."""
+        if connection is None or self._nodes.pop(connection.id, None) is None:
+            return
+        for interested in self._interest.values():
+            interested.discard(connection.id)
+        if connection.peer is not None and not any(c.peer == connection.peer for c in self._nodes.values()):
+            self._tell_gone(self.core.leave(connection.peer))
+
+    def serve(self, connection: Connection, frame: bytes) -> None:
+        """One synchronisation or enrolment frame; every one is answered, if only with a refusal."""
+        number = 0
+        try:
+            operation, number, parts = decode_sync(frame)
+            enrolled = connection.peer in self.core.trust.curve_keys
+            if enrolled == (operation == "enrol"):
+                raise DirectoryRefused("directory.token", "an enrolment connection enrols, and others do not")
+            answer = getattr(self, f"_{operation}", None) if operation in _OPERATIONS else None
+            if answer is None:
+                raise Malformed("malformed.sync", f"nobody asks for {operation!r}")
+            reply = answer(connection, *parts)
+        except AgentBusError as error:
+            reply = ("refused", error.code, error.message)
+        except Exception:
+            reply = ("refused", "directory.failed", "the directory failed on this; its own log says why")
+        if reply is not None:
+            connection.offer(encode_sync(reply[0], number, *reply[1:]))
+
+    def _poll(self, connection: Connection, size: int) -> tuple[Any, ...]:
+        self._nodes[connection.id] = connection
+        page: list[bytes] = []
+        total = 0
+        for entry in self.core.store.entries(max(0, size)) if size < self.core.trust.size else ():
+            total += len(entry) + 8
+            if total > PAGE or len(page) >= 4000:
+                break
+            page.append(entry)
+        return ("head", self.core.head(self.clock.now()), page)
+
+    def _find(self, connection: Connection, keys: list[Any], principals: list[Any]) -> tuple[Any, ...]:
+        if any(type(k) is not bytes for k in keys) or any(type(p) is not str for p in principals):
+            raise Malformed("malformed.sync", "find takes key ids and principals")
+        for who in principals[:64]:
+            if who in self.core.trust.principals:
+                self._interest.setdefault(who, set()).add(connection.id)
+        return ("found", self.core.statements(keys[:64], principals[:64], self.clock.now()))
+
+    def _publish(self, connection: Connection, statement: bytes) -> tuple[Any, ...]:
+        instance = Instance.decode(decode_signed(statement).body)
+        if connection.peer is not None and instance.curve_key != connection.peer:
+            raise DirectoryRefused("directory.no_standing", "an instance is published over its own node's connection")
+        chain = self.core.publish(statement, now=self.clock.now(), link_id=self._entropy(16))
+        self._push_to(self._interest.get(instance.principal, set()), encode_sync("push", 0, b"", [], [statement], []))
+        return ("standing", chain)
+
+    def _leave(self, connection: Connection, instance_ids: list[Any]) -> None:
+        if connection.peer is not None:
+            self._tell_gone(self.core.leave(connection.peer, [i for i in instance_ids if type(i) is bytes]))
+
+    def _enrol(
+        self, connection: Connection, who: str, key: bytes, curve_key: bytes, expires: int, proof: bytes
+    ) -> tuple[Any, ...]:
+        self.core.enrol_by_token(
+            connection.peer or b"", who=who, key=key, curve_key=curve_key, expires=expires, proof=proof,
+            now=self.clock.now(),
+        )  # fmt: skip
+        return ("enrolled",)
+
+    # ── what it says unasked ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _grown(self, entries: list[bytes]) -> None:
+        """The log grew: everybody sees the same bytes, at once, with the head that covers them."""
+        note = self.core.head(self.clock.now())
+        self._push_to(self._nodes, encode_sync("push", 0, note, entries, [], []))
+        self._drop_the_refused()
+        for tell in self.changed:
+            tell()
+
+    def _drop_the_refused(self) -> None:
+        """Connections of principals that are active no more."""
+        for connection in list(self._nodes.values()):
+            who = self.core.trust.curve_keys.get(connection.peer or b"")
+            record = self.core.trust.principal(who) if who else None
+            if record is not None and record.state not in ("active", "pending"):
+                connection.drop()
+
+    def _tell_gone(self, keys: list[bytes]) -> None:
+        if keys:
+            self.departed.update(keys)
+            self._push_to(self._nodes, encode_sync("push", 0, b"", [], [], keys))
+
+    def _push_to(self, ids: Iterable[int], frame: bytes) -> None:
+        for connection_id in list(ids):
+            connection = self._nodes.get(connection_id)
+            if connection is not None:
+                connection.offer(frame)
+
+    async def _beat(self) -> None:
+        """A head every second, a TIME leaf every ten while anybody listens."""
+        while True:
+            await asyncio.sleep(1)
+            now = self.clock.now()
+            self.core.forget_expired(now)
+            if self._nodes and now - self.core.trust.last_instant >= TIME_LEAF:
+                self.core.time_leaf(self._entropy(16), now=now)
+            elif self._nodes:
+                self._push_to(self._nodes, encode_sync("push", 0, self.core.head(now), [], [], []))
+
+
+_OPERATIONS: Final = frozenset({"poll", "find", "publish", "leave", "enrol"})
+
+
+def directory_agent(server: DirectoryServer) -> Agent[None]:
+    """The directory as an agent: what people and agents ask of it in ordinary signed requests."""
+    agent: Agent[None] = Agent("directory", description="Who is who, and who may do what")
+    core = server.core
+    claims: dict[str, Describe] = {}
+
+    def card(record: Principal) -> Card:
+        claim = claims.get(record.id, Describe())
+        return Card(
+            id=record.id,
+            state=record.state,
+            epoch=record.epoch,
+            owner=record.owner,
+            purpose=record.purpose,
+            ceiling=[str(s) for s in record.ceiling],
+            may_talk_to=list(record.may_talk_to),
+            rights=None if record.rights is None else [str(s) for s in record.rights],
+            tags=list(record.tags),
+            keys=[f"{b64(k)} {key.state}" for k, key in core.trust.keys.items() if key.principal == record.id],
+            running=core.running(record.id, server.clock.now()),
+            description=claim.description,
+            messages=claim.messages,
+            scopes=claim.scopes,
+        )
+
+    def known(name: str) -> Principal:
+        record = core.trust.principal(name_id(name, core.domain))
+        if record is None:
+            raise DirectoryRefused("directory.unknown", f"nobody is called {name}; `agentbus agent list` shows who is")
+        return record
+
+    @agent.handler
+    async def create(request: CreatePrincipal, ctx: Context[None]) -> Token:
+        rules.require_operator(core.trust, ctx.sender)
+        who = name_id(request.name, core.domain)
+        targets = [everyone(core.domain) if t == "*" else str(name_id(t, core.domain)) for t in request.may_talk_to]
+        core.add_principal(
+            who, now=server.clock.now(), owner=ctx.sender, purpose=request.purpose, ceiling=request.ceiling,
+            may_talk_to=targets, rights=None if request.rights == "all" else request.rights, tags=request.tags,
+        )  # fmt: skip
+        secret = server._entropy(32)
+        expires = core.issue_token(who, token_curve_key(secret).public, now=server.clock.now())
+        return Token(token=f"abe_{b64(secret)}", expires=expires)
+
+    @agent.handler
+    async def list_all(request: List, ctx: Context[None]) -> Cards:
+        found = [card(r) for r in core.trust.principals.values() if r.id.kind == request.kind]
+        return Cards(agents=sorted(found, key=lambda c: c.id))
+
+    @agent.handler
+    async def show(request: Show, ctx: Context[None]) -> Card:
+        return card(known(request.name))
+
+    @agent.handler
+    async def discover(request: Discover, ctx: Context[None]) -> Cards:
+        found = [card(r) for r in core.trust.principals.values() if r.id.kind == "agent" and r.state == "active"]
+        if request.message is not None:
+            found = [c for c in found if request.message in c.messages]
+        if request.scope is not None:
+            found = [c for c in found if request.scope in c.scopes]
+        if request.tag is not None:
+            found = [c for c in found if request.tag in c.tags]
+        return Cards(agents=sorted(found, key=lambda c: c.id))
+
+    @agent.handler
+    async def describe(request: Describe, ctx: Context[None]) -> Done:
+        claims[ctx.sender] = request
+        return Done(seq=core.trust.size)
+
+    @agent.handler
+    async def set_state(request: SetState, ctx: Context[None]) -> Done:
+        record = known(request.name)
+        rules.require_owner(core.trust, ctx.sender, record)
+        core.set_state(record.id, request.state, now=server.clock.now())
+        return Done(seq=core.trust.size - 1)
+
+    @agent.handler
+    async def revoke(request: Revoke, ctx: Context[None]) -> Done:
+        now = server.clock.now()
+        handle, proof = rules.may_revoke(core.trust, ctx.sender, request.kind, request.id, request.chain, now=now)
+        core.revoke(request.kind, handle, revoker=ctx.sender, reason=request.reason, now=now, proof=proof)
+        return Done(seq=core.trust.size - 1)
+
+    return agent

@@ -1,0 +1,1 @@
+"""Frames between connections: the port, and one adapter for each network."""

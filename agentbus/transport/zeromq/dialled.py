@@ -1,0 +1,135 @@
+"""A connection that we opened: a DEALER of its own, used once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import zmq
+
+from agentbus.transport.base import Sink
+from agentbus.transport.common import connection_ids, refuse_oversize
+from agentbus.transport.zeromq.monitor import FAILURES, Monitor
+from agentbus.transport.zeromq.reader import BUDGET, Reader
+from agentbus.transport.zeromq.sockets import Settings, can_dial, dialling
+
+
+class Dialled:
+    """One live path to the peer at ``endpoint``.
+
+    Args:
+        context: The transport's.
+        settings: Keys and limits.
+        sink: Who is told.
+        endpoint: Where the peer listens.
+        peer: Its key; nobody else can complete the handshake.
+        forget: Called once, when this connection is of no more use.
+    """
+
+    dialled = True
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        settings: Settings,
+        sink: Sink,
+        *,
+        endpoint: str,
+        peer: bytes,
+        forget: Callable[[Dialled], None],
+    ) -> None:
+        self.id = next(connection_ids)
+        self.peer: bytes | None = peer
+        self._loop = asyncio.get_running_loop()
+        self._sink = sink
+        self._max_frame = settings.max_frame
+        self._forget = forget
+        self._over: str | None = None
+        self._told = False
+        self._socket = dialling(context, settings, peer)
+        self._monitor = Monitor(self._loop, self._socket, sum(FAILURES), self._event)
+        self._reader = Reader(self._loop, self._socket, self._drain)
+        self._connect(endpoint)
+
+    def __repr__(self) -> str:
+        return f"<connection {self.id} to {(self.peer or b'').hex()[:8]}>"
+
+    def offer(self, frame: bytes) -> bool:
+        """Queue one frame."""
+        refuse_oversize(len(frame), self._max_frame)
+        if self._over is not None:
+            return False
+        try:
+            self._socket.send(frame, zmq.DONTWAIT)
+        except zmq.Again:
+            return False
+        finally:
+            self._reader.wake()  # a send may swallow the edge that announces a frame
+        return True
+
+    def drop(self) -> None:
+        """Close at once."""
+        if self._over is None:
+            self._end("dropped here")
+            self.close()
+            self._loop.call_soon(self._tell)
+
+    def close(self, linger: int = 0) -> None:
+        """Let go of the socket, without a word to the sink; what waits has ``linger`` ms to leave."""
+        if self._over is None:
+            self._end("closed here")
+        if not self._socket.closed:
+            self._reader.close()
+            self._monitor.close()
+            self._socket.close(linger)
+
+    def silence(self) -> None:
+        """The transport is closing: the sink hears no more."""
+        self._told = True
+
+    def _connect(self, endpoint: str) -> None:
+        if not can_dial(endpoint):
+            self._fail("that is no endpoint of the form tcp://host:port")
+            return
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._fail(f"that endpoint cannot be dialled: {error.strerror}")
+
+    def _event(self, event: int, value: int) -> None:
+        if self._over is None:
+            self._fail(FAILURES[zmq.Event(event)])
+
+    def _fail(self, reason: str) -> None:
+        """Over, but what has already arrived is still handed on; then the sink hears of it."""
+        self._end(reason)
+        self._reader.wake()
+
+    def _end(self, reason: str) -> None:
+        self._over = reason
+        self._forget(self)
+
+    def _drain(self) -> bool:
+        socket, received = self._socket, self._sink.received
+        for _ in range(BUDGET):
+            try:
+                frame = socket.recv(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                break
+            if frame.more or len(frame) > self._max_frame:
+                self.drop()
+                return False
+            received(self, frame.bytes)
+            if socket.closed:
+                return False
+        else:
+            return True
+        if self._over is not None:
+            self.close()
+            self._tell()
+        return False
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._sink.lost(self, self._over or "closed here")

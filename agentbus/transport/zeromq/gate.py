@@ -1,0 +1,63 @@
+"""The listener's own reasons to refuse, before anybody is asked: too many, too often, or just thrown out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from agentbus.transport.zeromq.monitor import Accepted
+
+PENALTY: Final = 5.0  # seconds for which a dropped key may not return: longer than any client's first retries
+BURST: Final = 32.0  # connections one key may open at once; the processes of one identity share its key
+PACE: Final = 4.0  # connections a second one key may open after that
+
+
+class Gate:
+    """Memory about keys, bounded by the number of enrolled keys: only those who were admitted are remembered.
+
+    Args:
+        accepted: The listener's connections.
+        limit: How many there may be.
+        clock: Monotonic seconds.
+        drain: Brings ``accepted`` up to date.
+    """
+
+    def __init__(
+        self, accepted: Accepted, limit: int, *, clock: Callable[[], float], drain: Callable[[], object]
+    ) -> None:
+        self._accepted = accepted
+        self._limit = limit
+        self._clock = clock
+        self._drain = drain
+        self._banned: dict[bytes, float] = {}
+        self._buckets: dict[bytes, tuple[float, float]] = {}
+
+    def ban(self, key: bytes) -> None:
+        """Refuse ``key`` for a while."""
+        now = self._clock()
+        self._banned = {banned: until for banned, until in self._banned.items() if until > now}
+        self._banned[key] = now + PENALTY
+
+    def may_ask(self, key: bytes) -> bool:
+        """Whether it is worth asking who ``key`` is."""
+        now = self._clock()
+        return len(self._accepted) <= self._limit and self._banned.get(key, now) <= now and self._tokens(key, now) >= 1
+
+    def enter(self, key: bytes) -> bytes | None:
+        """The User-Id of a connection that has just been admitted; None when ``key`` was banned meanwhile."""
+        if not self.may_ask(key):
+            return None
+        now = self._clock()
+        self._buckets[key] = (self._tokens(key, now) - 1, now)
+        self._drain()  # this connection's acceptance has to be numbered before its admission
+        return f"{key.hex()}.{self._accepted.next_number()}".encode()
+
+    def _tokens(self, key: bytes, now: float) -> float:
+        tokens, at = self._buckets.get(key, (BURST, now))
+        return min(BURST, tokens + (now - at) * PACE)
+
+
+def read_user_id(user_id: str) -> tuple[bytes, int]:
+    """The key and the admission's number that :meth:`Gate.enter` wrote."""
+    key, _, number = user_id.partition(".")
+    return bytes.fromhex(key), int(number)

@@ -1,0 +1,202 @@
+"""The socket that others dial, and the connections they opened.
+
+Rule 1: who sent a frame is read off that frame (ZAP's User-Id), never from its routing id: peers choose those.
+Rule 2: a message is exactly one frame. Who sends anything else is dropped and kept out for a while.
+Rule 3: a routing id only says where replies go; nobody else can get one while its connection lives (HANDOVER is off),
+nor guess that of an agentbus peer afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import zmq
+
+from agentbus.errors import ConfigError
+from agentbus.transport.base import Sink
+from agentbus.transport.common import connection_ids, refuse_oversize
+from agentbus.transport.zeromq.gate import Gate, read_user_id
+from agentbus.transport.zeromq.monitor import Accepted, Monitor
+from agentbus.transport.zeromq.reader import BUDGET, Reader
+from agentbus.transport.zeromq.sockets import Settings, listening
+from agentbus.transport.zeromq.zap import ZapHandler
+
+_EVENTS: Final = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED
+
+
+class Inbound:
+    """A connection that a peer opened."""
+
+    dialled = False
+
+    def __init__(self, listener: Listener, key: bytes, *, routing_id: bytes, fd: int, admission: int) -> None:
+        self.id = next(connection_ids)
+        self.peer: bytes | None = key
+        self.routing_id = routing_id
+        self.fd = fd
+        self.admission = admission
+        self.over: str | None = None
+        self._listener = listener
+
+    def __repr__(self) -> str:
+        return f"<connection {self.id} from {(self.peer or b'').hex()[:8]}>"
+
+    def offer(self, frame: bytes) -> bool:
+        """Queue one frame."""
+        return self._listener.send(self, frame)
+
+    def drop(self) -> None:
+        """Close at once, and refuse the peer's return for a while."""
+        self._listener.drop(self, "dropped here")
+
+
+class Listener:
+    """One ROUTER with its ZAP handler, its monitor and its connections.
+
+    Args:
+        context: The transport's; this is its only listener.
+        settings: Keys and limits.
+        sink: Who is told.
+        connections: How many connections there may be, half-open ones included.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], settings: Settings, sink: Sink, *, connections: int
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sink = sink
+        self._max_frame = settings.max_frame
+        self._limit = connections
+        self._closed = False
+        self.malformed = 0
+        self._by_user: dict[str, Inbound] = {}
+        self._by_fd: dict[int, Inbound] = {}
+        self._leaving: list[tuple[str, Inbound]] = []
+        self._accepted = Accepted()
+        self._socket = listening(context, settings)
+        self._monitor = Monitor(self._loop, self._socket, _EVENTS, self._event)
+        self._gate = Gate(self._accepted, connections, clock=self._loop.time, drain=self._monitor.drain)
+        self._zap = ZapHandler(self._loop, context, sink, self._gate)
+        self._reader = Reader(self._loop, self._socket, self._drain)
+
+    def bind(self, endpoint: str) -> str:
+        """Listen; the endpoint with the port that was found for ``*``.
+
+        Raises:
+            ConfigError: ``config.transport``: it cannot be bound.
+        """
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError("config.transport", f"cannot listen at {endpoint}: {error.strerror}") from error
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def send(self, connection: Inbound, frame: bytes) -> bool:
+        """Queue one frame for ``connection``; see the port's ``offer``."""
+        refuse_oversize(len(frame), self._max_frame)
+        if connection.over is not None or self._closed:
+            return False
+        try:
+            self._socket.send(connection.routing_id, zmq.DONTWAIT | zmq.SNDMORE)
+            self._socket.send(frame, zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EAGAIN:  # EHOSTUNREACH
+                self._end(connection, "the peer is gone")
+            return False
+        finally:
+            self._reader.wake()  # a send may swallow the edge that announces a frame
+        return True
+
+    def drop(self, connection: Inbound, reason: str) -> None:
+        """Cut ``connection`` and keep its key out for a while."""
+        if connection.over is not None or self._closed:
+            return
+        self._end(connection, reason)
+        self._gate.ban(connection.peer or b"")
+        self._monitor.drain()
+        if self._accepted.is_open(connection.fd, connection.admission):
+            self._accepted.shut(connection.fd, self._monitor.drain)
+
+    async def aclose(self, linger: int) -> None:
+        """Close; what waits has ``linger`` ms to leave, and the sink hears nothing more."""
+        self._closed = True
+        await self._zap.aclose()
+        self._reader.close()
+        self._monitor.close()
+        self._socket.close(linger)
+
+    def _drain(self) -> bool:
+        socket, known, received = self._socket, self._by_user, self._sink.received
+        for _ in range(BUDGET):
+            try:
+                routing_id = socket.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                self._bury()
+                return False
+            frame = socket.recv(zmq.DONTWAIT, copy=False)
+            user_id = frame.get("User-Id")
+            connection = known.get(user_id) or self._meet(user_id, routing_id, frame)
+            if frame.more or len(frame) > self._max_frame:
+                self._reject(connection, frame)
+            elif connection.over is None:
+                received(connection, frame.bytes)
+        return True
+
+    def _meet(self, user_id: str, routing_id: bytes, frame: zmq.Frame) -> Inbound:
+        """The first frame of a connection: from now on its death is ours to notice."""
+        key, admission = read_user_id(user_id)
+        fd = int(frame.get(zmq.SRCFD))
+        connection = Inbound(self, key, routing_id=routing_id, fd=fd, admission=admission)
+        self._by_user[user_id] = connection
+        self._monitor.drain()
+        if self._accepted.is_open(fd, admission):
+            self._by_fd[fd] = connection
+        else:  # it came, spoke and went before we looked
+            self._leaving.append(("the peer is gone", connection))
+        return connection
+
+    def _reject(self, connection: Inbound, frame: zmq.Frame) -> None:
+        self.malformed += 1
+        while frame.more:
+            frame = self._socket.recv(zmq.DONTWAIT, copy=False)
+        self.drop(connection, "it sent something that is not one frame")
+
+    def _event(self, event: int, fd: int) -> None:
+        if event == zmq.Event.ACCEPTED:
+            self._accepted.opened(fd)
+            if len(self._accepted) > self._limit:
+                self._loop.call_soon(self._make_room)
+            return
+        self._accepted.closed(fd)
+        connection = self._by_fd.pop(fd, None)
+        if connection is not None:
+            self._leaving.append(("the peer is gone", connection))
+            self._reader.wake()
+
+    def _make_room(self) -> None:
+        """Cut who has said nothing for longest: half-open handshakes first, because they are all the older."""
+        if not self._closed and len(self._accepted) > self._limit:
+            silent = self._accepted.oldest(but=self._by_fd.__contains__)
+            if silent is not None:
+                self._accepted.shut(silent, self._monitor.drain)
+
+    def _bury(self) -> None:
+        """Nothing is left to read, so nothing is left of those who went either: tell, and forget them."""
+        if not self._leaving:
+            return
+        leaving, self._leaving = self._leaving, []
+        gone = {id(connection) for _, connection in leaving}
+        for user_id in [user_id for user_id, known in self._by_user.items() if id(known) in gone]:
+            del self._by_user[user_id]
+        for reason, connection in leaving:
+            self._end(connection, reason)
+
+    def _end(self, connection: Inbound, reason: str) -> None:
+        if connection.over is None:
+            connection.over = reason
+            self._loop.call_soon(self._tell, connection, reason)
+
+    def _tell(self, connection: Inbound, reason: str) -> None:
+        if not self._closed:
+            self._sink.lost(connection, reason)
