@@ -6,16 +6,16 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from agentbus.connect import BusUrl, file_log, find_url, log_folder, zmq_transport
+from agentbus.connect import BusUrl, find_url, log_folder, zmq_transport
 from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.scope import Scope
-from agentbus.directory.core import Directory, OnlineKeys, enrolment_transcript, prove_possession
+from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.store import SqliteStore
 from agentbus.errors import AgentBusError, ConfigError, Denied, DirectoryRefused, ProgrammingError
 from agentbus.identity import Identity
@@ -30,6 +30,7 @@ from agentbus.runtime.node import Node, Voice
 from agentbus.runtime.serving import Service, policy_of
 from agentbus.runtime.trust_cache import TrustCache
 from agentbus.services.directory import DirectoryServer, directory_agent
+from agentbus.services.host import enrol_here, open_log
 from agentbus.transport.base import Transport
 from agentbus.transport.memory import MemoryHub, MemoryTransport
 from agentbus.wire.ids import PrincipalId, everyone, name_id
@@ -120,7 +121,7 @@ class Bus(Caller):
         return self._voice.standing
 
     def serve(self, *agents: Agent[Any]) -> AbstractAsyncContextManager[None]:
-        """Serve agents inside the block, each under the identity of its name; inside, they are registered and reachable.
+        """Serve agents inside the block, each under the identity of its name: there they are registered and reachable.
 
         Raises:
             KeyFileError: there is no key file for an agent's name.
@@ -167,19 +168,22 @@ class Bus(Caller):
             messages=sorted(h.action for h in handlers),
             scopes=sorted({s for h in handlers for s in h.rule.scopes}),
         )
-        try:
-            await Session(self._node, service.voice, service.voice.standing).request("service/directory", claim)
-        except Denied:
-            pass  # an agent that may not talk to the directory is not discoverable, and serves all the same
+        speaker = Session(self._node, service.voice, service.voice.standing)
+        with suppress(
+            Denied
+        ):  # an agent that may not talk to the directory is not discoverable, and serves all the same
+            await speaker.request("service/directory", claim)
 
-    async def run(self, *agents: Agent[Any]) -> None:
-        """Serve agents until SIGTERM or SIGINT, then drain."""
+    async def run(self, *agents: Agent[Any], ready: Callable[[], Any] | None = None) -> None:
+        """Serve agents until SIGTERM or SIGINT, then drain. ``ready`` is called once they can be asked."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         try:
             async with self._serve(agents, drain=10.0):
+                if ready is not None:
+                    ready()
                 await stop.wait()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -195,6 +199,24 @@ class Bus(Caller):
             if voice.identity.id == authority.holder:
                 return Session(self._node, voice, authority)
         raise Denied("denied.not_holder", f"held by {authority.holder.short}; this bus speaks for {self.id.short}")
+
+    def as_user(
+        self, scopes: Sequence[str | Scope], *, targets: Sequence[str] = (), expires_in: float = 600, depth: int = 4
+    ) -> Session:
+        """A user's bus speaking under a root grant that its own identity key signs now.
+
+        Raises:
+            Denied: ``denied.not_holder``: this bus is no user's.
+        """
+        voice, node = self._voice, self._node
+        if voice.identity.id.kind != "user":
+            raise Denied("denied.not_holder", f"{self.id.short} is no user; only users sign root grants")
+        now = node.clock.now()
+        root = user_root(
+            self.id, voice.identity.key, voice.instance.epoch, scopes, now=now, expires=now + int(expires_in * SECOND),
+            link_id=os.urandom(16), targets=[node.name_id(t) for t in targets], depth=depth,
+        )  # fmt: skip
+        return Session(node, voice, root)
 
     async def aclose(self) -> None:
         """Stop serving, close the connection, leave nothing behind. Twice is harmless."""
@@ -215,6 +237,7 @@ class LocalBus(Bus):
 
     _core: Directory
     _entropy: Callable[[int], bytes]
+    _identities: dict[PrincipalId, Identity]
 
     @classmethod
     async def _start(
@@ -226,8 +249,7 @@ class LocalBus(Bus):
         log: LogStore | None = None,
     ) -> Self:
         clock = clock or SystemClock()
-        keys = OnlineKeys(*(SigningKey(entropy(32)) for _ in range(4)), CurveKey(entropy(32)))
-        root, log_key = SigningKey(entropy(32)), SigningKey(entropy(32))
+        keys, root, log_key = OnlineKeys.make(entropy), SigningKey(entropy(32)), SigningKey(entropy(32))
         core = Directory.create(SqliteStore(None), keys, root, domain=domain, now=clock.now())
         server = DirectoryServer(core, clock, entropy)
         curve = CurveKey(entropy(32))
@@ -246,7 +268,7 @@ class LocalBus(Bus):
         await node.open()
         own = Identity(name_id("service/directory", domain), keys.identity, keys.curve)
         bus = cls(node, await node.enter(me))
-        bus._core, bus._entropy = core, entropy
+        bus._core, bus._entropy, bus._identities = core, entropy, {}
         service = Service(directory_agent(server), node, await node.enter(own))
         bus._services.append(service)
         node.set_rules(policy_of(bus._services))
@@ -272,10 +294,6 @@ class LocalBus(Bus):
 
     def _record(self, who: PrincipalId) -> Any:
         return self._core.trust.principals[who]
-
-    @property
-    def _identities(self) -> dict[PrincipalId, Identity]:
-        return self.__dict__.setdefault("_known_identities", {})
 
     def user(
         self,
@@ -321,15 +339,6 @@ class LocalBus(Bus):
 def scopes_of(of: Sequence[str | Scope]) -> set[Scope]:
     """Scopes as a set."""
     return {s if isinstance(s, Scope) else Scope(s) for s in of}
-
-
-def enrol_here(core: Directory, identity: Identity, *, now: int, **record: Any) -> None:
-    """Create and enrol a principal in a directory of this process, with the same proof of possession as any other."""
-    core.add_principal(identity.id, now=now, owner=record.pop("owner", ""), **record)
-    key, curve = identity.key.public.raw, identity.curve.public
-    transcript = enrolment_transcript(core.domain, identity.id, b"local", key, curve, now + 60 * SECOND)
-    proof = prove_possession(identity.key, transcript)
-    core.enrol(identity.id, key=key, curve_key=curve, transcript=transcript, proof=proof, now=now)
 
 
 def _identity(of: Identity | str | None) -> Identity:
@@ -389,22 +398,6 @@ async def connect_bus(
             undo.pop_all()
             return bus
     raise ConfigError("config.no_identity", f"64 nodes are called {base}")
-
-
-def open_log(folder: Path, domain: str, node: str, clock: Clock) -> tuple[LogStore, SigningKey]:
-    """The node's log in ``folder``, and its log key, which lives beside it."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / "log.key"
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        key = SigningKey(path.read_bytes())
-    else:
-        key = SigningKey(os.urandom(32))
-        with os.fdopen(handle, "wb") as out:
-            out.write(key.seed)
-            os.fsync(out.fileno())
-    return file_log(folder, key=key, origin=f"agentbus.{domain}/{node}/1", now=clock.now()), key
 
 
 def run_agent(agent: Agent[Any], name: str | None = None) -> None:

@@ -169,12 +169,12 @@ class Trust:
             return self  # older than what is folded here: says nothing new, extends nothing
         if head.root != self.frontier.root() or head.revocation_seq != self.revocation_seq:
             raise Rejected("reject.head_forked", f"two histories at size {head.size}", details={"size": head.size})
-        if self.head is not None and head.size == self.head.size and head.instant < self.head.instant:
-            return self  # an older note of the same log: whoever repeats it cannot make it new
+        old = self.head
+        newest = head if old is None or old.size != head.size or old.instant <= head.instant else old
         if sent_at is None or head.instant <= self.checked_head:
-            return replace(self, head=head)
+            return replace(self, head=newest)
         checked = sent_at if self.checked_at is None else max(self.checked_at, sent_at)
-        return replace(self, head=head, checked_at=checked, checked_head=head.instant)
+        return replace(self, head=newest, checked_at=checked, checked_head=head.instant)
 
     def _open_head(self, note: bytes) -> Head:
         for online in self.online.values():
@@ -388,7 +388,8 @@ class _Fold:
         if key.id in self.keys or curve_key in self.curve_keys or type(curve_key) is not bytes or len(curve_key) != 32:
             raise Rejected("reject.statement_invalid", "an identity or CURVE key was seen before")
         online = self.online.get(key.id)
-        if key == self.root_key or (online is not None and online.role != "identity") or ("key", key.id) in self.revoked:
+        other = key == self.root_key or (online is not None and online.role != "identity")
+        if other or ("key", key.id) in self.revoked:
             raise Rejected("reject.statement_invalid", "this key has another purpose, or was revoked")
         if record.state in ("retired", "revoked") or type(epoch) is not int or epoch != max(record.epoch, 1):
             raise Rejected("reject.statement_invalid", f"{event.subject} takes no key of epoch {epoch}")

@@ -58,6 +58,12 @@ class OnlineKeys:
     token: SigningKey
     curve: CurveKey
 
+    @classmethod
+    def make(cls, entropy: Callable[[int], bytes]) -> OnlineKeys:
+        """New keys from random bytes."""
+        identity, head, consent, token = (SigningKey(entropy(32)) for _ in range(4))
+        return cls(identity, head, consent, token, CurveKey(entropy(32)))
+
 
 def enrolment_transcript(
     domain: str, principal: str, nonce: bytes, key: bytes, curve_key: bytes, expires: int

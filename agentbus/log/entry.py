@@ -1,6 +1,6 @@
 """What a node's log holds: one canonical msgpack array an entry, whose leaf is its bytes' RFC 9162 leaf hash.
 
-Rule 1: an entry names its own index, so a record that was moved or repeated contradicts itself.
+Rule 1: an entry names its own position, so a record that was moved or repeated contradicts itself.
 Rule 2: digests of chain, handover and body are those of what *came*, which need not be what the header commits to.
 Rule 3: what may have to be erased (bodies with their salts) stands in no entry, only its digest: entries are for ever.
 Rule 4: ``instant`` is the instant the message was judged or sealed under, so judging again gives the same answer.
@@ -46,7 +46,7 @@ class Sent(NamedTuple):
     """A message this node sealed, logged before it was offered to the transport."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     connection: bytes | None  # the CURVE key at the other end, where the transport knows it
     header: bytes
@@ -62,7 +62,7 @@ class Received(NamedTuple):
     """A message whose signature verified, with the verdict and all it was judged under."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     connection: bytes | None
     header: bytes
@@ -82,7 +82,7 @@ class Receipt(NamedTuple):
     """What became of a message this node sent; ``receipt`` is None where its time passed without one."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     digest: bytes  # the message's
     receipt: bytes | None  # the message digest of the envelope that says so
@@ -93,7 +93,7 @@ class Unsent(NamedTuple):
     """A logged SENT that could not go: why its seq is missing at the other side."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     digest: bytes
     reason: str
@@ -103,7 +103,7 @@ class Refused(NamedTuple):
     """REJECTED: a frame whose signature did not verify; nothing it says about itself is believed."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     connection: bytes | None
     code: str
@@ -115,7 +115,7 @@ class Step(NamedTuple):
     """The recorded outcome of one ``ctx.step`` while the message ``digest`` was handled."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     digest: bytes
     name: str
@@ -127,7 +127,7 @@ class Redaction(NamedTuple):
     """A body that was erased on purpose: which, by whose authority and why (a code)."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     commitment: bytes  # the header's body commitment
     authority: str
@@ -138,7 +138,7 @@ class PeerCheckpoint(NamedTuple):
     """A signed checkpoint of another node's log: evidence against it should it show another history."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     connection: bytes | None
     note: bytes
@@ -148,7 +148,7 @@ class Open(NamedTuple):
     """A process began to write here."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     node: str
     domain: str
@@ -159,7 +159,7 @@ class Close(NamedTuple):
     """A process stopped writing in order."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     reason: str
 
@@ -168,7 +168,7 @@ class Gap(NamedTuple):
     """Something is missing here, and why: a torn record that was cut, or power that was lost."""
 
     kind: int
-    index: int
+    position: int
     instant: int
     reason: str
     durable: int  # how many entries the last checkpoint before it covers
@@ -318,6 +318,8 @@ def decode_entry(data: bytes) -> Entry:
 def _fits(value: Any, what: _Is) -> bool:
     if value is None:
         return what.nil
-    if type(value) is not what.type or (what.length is not None and len(value) != what.length):
+    if type(value) is not what.type:
         return False
-    return what.type is not int or 0 <= value < 1 << 63
+    if isinstance(value, int):
+        return 0 <= value < 1 << 63
+    return what.length is None or (isinstance(value, bytes) and len(value) == what.length)

@@ -1,6 +1,6 @@
 """How entries and blobs stand in a segment file: ``u32 length ‖ u32 crc32 ‖ bytes``, big-endian, one after the other.
 
-The checksum finds accidents and tells where; what proves anything is the leaf hash. Nothing is empty, so a run of zeros,
+The checksum finds accidents and tells where; what proves anything is the leaf hash. No record is empty: zeros,
 which file systems leave after a loss of power, is never read as records.
 """
 

@@ -1,4 +1,4 @@
-"""A log in memory, for tests and for buses that live in one process. It promises what a file log does, until it ends."""
+"""A log in memory, for tests and for buses within one process. It promises what a file log does, until it ends."""
 
 from __future__ import annotations
 

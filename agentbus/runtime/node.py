@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -45,6 +46,7 @@ CODES: Final = {
 }
 
 INSTANCE_LIFE: Final = 3600 * SECOND
+LOOK_UPS: Final = 2  # the sender's statement first, then those of its chain's issuers
 HELD: Final = 1024  # frames of one connection that may wait for a look-up
 BAD_FRAMES: Final = 64  # unverifiable frames of one connection before it is dropped; one a second is forgiven
 
@@ -429,9 +431,9 @@ class Node:
                 return
             peer.held.append(frame)
             return
-        self._open(connection, peer, frame, looked=False)
+        self._open(connection, peer, frame, looked=0)
 
-    def _open(self, connection: Connection, peer: _Peer, frame: bytes, *, looked: bool) -> None:
+    def _open(self, connection: Connection, peer: _Peer, frame: bytes, *, looked: int) -> None:
         now = self.clock.now()
         trust = self.source.trust
         try:
@@ -440,34 +442,26 @@ class Node:
                 age=self.source.age(),
             )  # fmt: skip
         except NeedsTrust as needs:
-            if not looked:
+            if looked < LOOK_UPS:
                 peer.looking = True
-                self.spawn(self._look_up(connection, peer, frame, needs))
+                self.spawn(self._look_up(connection, peer, frame, needs, looked))
             else:
                 self.recorder.rejected(frame, connection=connection.peer, code="reject.sender_key", now=now)
                 self._charge(connection)
             return
         self._dispatch(connection, frame, event, now)
 
-    async def _look_up(self, connection: Connection, peer: _Peer, frame: bytes, needs: NeedsTrust) -> None:
+    async def _look_up(self, connection: Connection, peer: _Peer, frame: bytes, needs: NeedsTrust, looked: int) -> None:
         """The one wait before verification: bounded in time, and the frames behind it keep their order."""
         try:
-            for _ in range(2):  # the sender first, then the issuers of its chain's links
-                try:
-                    await self.source.find(keys=needs.keys)
-                except AgentBusError:
-                    break
-                if all(key in self.source.trust.instances for key in needs.keys):
-                    break
+            with suppress(AgentBusError):
+                await self.source.find(keys=needs.keys)
         finally:
             peer.looking = False
             if not self._closed:
-                self._open_after(connection, peer, frame)
-
-    def _open_after(self, connection: Connection, peer: _Peer, frame: bytes) -> None:
-        self._open(connection, peer, frame, looked=True)
-        while peer.held and not peer.looking:
-            self._open(connection, peer, peer.held.popleft(), looked=False)
+                self._open(connection, peer, frame, looked=looked + 1)
+                while peer.held and not peer.looking:
+                    self._open(connection, peer, peer.held.popleft(), looked=0)
 
     def _dispatch(self, connection: Connection, frame: bytes, event: Event, now: int) -> None:
         if isinstance(event, Refused):

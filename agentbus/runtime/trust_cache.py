@@ -31,11 +31,12 @@ NEGATIVE: Final = 2 * SECOND  # how long "nobody" is believed
 class TrustSource(Protocol):
     """Where a node's trust comes from."""
 
-    trust: Trust
     changed: list[Callable[[], None]]
     departed: set[bytes]  # key ids of instances that ended: they cannot be asked, what they signed still verifies
     returned: list[Callable[[], None]]  # called when the directory is heard again over a new connection
 
+    @property
+    def trust(self) -> Trust: ...
     async def open(self) -> None: ...
     async def aclose(self) -> None: ...
     def age(self) -> int | None: ...

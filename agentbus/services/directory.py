@@ -267,7 +267,7 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
         )  # fmt: skip
         secret = server._entropy(32)
         expires = core.issue_token(who, token_curve_key(secret).public, now=server.clock.now())
-        return Token(token=f"abe_{b64(secret)}", expires=expires)
+        return Token(token=f"abe_{b64(secret)}.{core.domain}", expires=expires)
 
     @agent.handler
     async def list_all(request: List, ctx: Context[None]) -> Cards:

@@ -9,7 +9,7 @@ import asyncio
 from itertools import count
 from typing import Final
 
-from agentbus.errors import Malformed
+from agentbus.errors import InvalidKey, Malformed
 from agentbus.transport.base import Sink
 from agentbus.wire.limits import LIMITS
 
@@ -28,6 +28,16 @@ async def ask_admission(sink: Sink, key: bytes) -> bool:
             return (await sink.admit(key)) is True
     except Exception:  # whatever went wrong while deciding, the safe answer is the same
         return False
+
+
+def check_key(key: bytes) -> None:
+    """Stop what cannot be a CURVE key.
+
+    Raises:
+        InvalidKey: ``key.invalid``.
+    """
+    if len(key) != KEY_SIZE:
+        raise InvalidKey("key.invalid", f"a CURVE key has {KEY_SIZE} bytes, not {len(key)}")
 
 
 def refuse_oversize(size: int, max_frame: int) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final
 
-from agentbus.errors import ConfigError, ProgrammingError, Unavailable
+from agentbus.errors import ProgrammingError, Unavailable
 from agentbus.transport.base import Connection, Sink
-from agentbus.transport.common import KEY_SIZE, MAX_FRAME, ask_admission, connection_ids, refuse_oversize
+from agentbus.transport.common import MAX_FRAME, ask_admission, check_key, connection_ids, refuse_oversize
 
 QUEUE: Final = 4096  # frames; what the ZeroMQ transport holds for each peer
 
@@ -63,8 +63,7 @@ class MemoryTransport:
     def __init__(
         self, hub: MemoryHub, *, key: bytes, listen: bool = True, queue: int = QUEUE, max_frame: int = MAX_FRAME
     ) -> None:
-        if len(key) != KEY_SIZE:
-            raise ConfigError("config.transport", f"a CURVE key has {KEY_SIZE} bytes")
+        check_key(key)
         self.key = key
         self.queue = queue
         self.max_frame = max_frame
@@ -75,7 +74,7 @@ class MemoryTransport:
         self._closed = False
         self._dialled: dict[tuple[str, bytes], _Half] = {}
         self._halves: set[_Half] = set()
-        self._admissions: set[asyncio.Task[None]] = set()
+        self._admissions: set[asyncio.Task[bool]] = set()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -93,6 +92,7 @@ class MemoryTransport:
     def dial(self, endpoint: str, key: bytes) -> Connection:
         """The live connection to ``key`` at ``endpoint``, or a new one."""
         sink = self._live_sink()
+        check_key(key)
         known = self._dialled.get((endpoint, key))
         if known is not None:
             return known
@@ -105,7 +105,9 @@ class MemoryTransport:
             half.end("nobody with this key listens there")
             return half
         half.join(_Half(listener, listener._sink, peer=self.key, dialled=False))
-        task = asyncio.get_running_loop().create_task(_admit(half), name=f"agentbus-admit-{half.id}")
+        asking = ask_admission(listener._sink, self.key)
+        task = asyncio.get_running_loop().create_task(asking, name=f"agentbus-admit-{half.id}")
+        task.add_done_callback(half.admission_decided)
         for owner in (self, listener):  # whichever closes first ends it
             owner._admissions.add(task)
             task.add_done_callback(owner._admissions.discard)
@@ -130,24 +132,6 @@ class MemoryTransport:
         if self._sink is None:
             raise ProgrammingError("usage", "open the transport before dialling")
         return self._sink
-
-
-async def _admit(dialling: _Half) -> None:
-    """Ask the listener's sink; open both halves or end both."""
-    listening = dialling.other
-    if listening is None:
-        return
-    admitted = False
-    try:
-        admitted = await ask_admission(listening.sink, dialling.owner.key)
-    finally:
-        if admitted and not dialling.gone and not listening.owner._closed:
-            listening.owner._halves.add(listening)
-            dialling.admit()
-            listening.admit()
-        else:
-            listening.vanish()
-            dialling.end("refused")
 
 
 class _Half:
@@ -197,15 +181,20 @@ class _Half:
         self._frames.clear()
         self.end("dropped here")
 
-    def admit(self) -> None:
-        """Deliver from now on, beginning with what waited."""
-        self._admitted = True
-        if self._frames:
-            self._schedule()
+    def admission_decided(self, task: asyncio.Task[bool]) -> None:
+        """Open both halves or end both. A cancelled question is a refusal."""
+        if task.cancelled() or not task.result():
+            self.end("refused by the peer")
+        if not self.gone:
+            for half in filter(None, (self, self.other)):
+                half._open()
 
     def end(self, reason: str) -> None:
         """Gone from now on; the sink hears so from the loop, after the frames that were already here."""
         if self.gone:
+            return
+        if not self.dialled and not self._admitted:
+            self.vanish()
             return
         self.gone = True
         if self.on_end is not None:
@@ -220,11 +209,18 @@ class _Half:
         self.vanish()
 
     def vanish(self) -> None:
-        """Gone without a word: this sink never heard of the connection, or is closing itself."""
+        """Gone without a word: this sink never heard of the connection, or its transport is closing."""
         self.gone = True
         self._ending = None
         self._frames.clear()
         self.owner._halves.discard(self)
+
+    def _open(self) -> None:
+        """Deliver from now on, beginning with what waited."""
+        self._admitted = True
+        self.owner._halves.add(self)
+        if self._frames:
+            self._schedule()
 
     def _schedule(self) -> None:
         if self._admitted and not self._scheduled:

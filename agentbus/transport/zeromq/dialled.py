@@ -23,7 +23,7 @@ class Dialled:
         sink: Who is told.
         endpoint: Where the peer listens.
         peer: Its key; nobody else can complete the handshake.
-        forget: Called once, when this connection is of no more use.
+        closed: Called once, when its socket is closed.
     """
 
     dialled = True
@@ -36,14 +36,14 @@ class Dialled:
         *,
         endpoint: str,
         peer: bytes,
-        forget: Callable[[Dialled], None],
+        closed: Callable[[Dialled], None],
     ) -> None:
         self.id = next(connection_ids)
         self.peer: bytes | None = peer
         self._loop = asyncio.get_running_loop()
         self._sink = sink
         self._max_frame = settings.max_frame
-        self._forget = forget
+        self._closed = closed
         self._over: str | None = None
         self._told = False
         self._socket = dialling(context, settings, peer)
@@ -53,6 +53,11 @@ class Dialled:
 
     def __repr__(self) -> str:
         return f"<connection {self.id} to {(self.peer or b'').hex()[:8]}>"
+
+    @property
+    def alive(self) -> bool:
+        """Whether a frame offered now could still arrive."""
+        return self._over is None
 
     def offer(self, frame: bytes) -> bool:
         """Queue one frame."""
@@ -70,22 +75,15 @@ class Dialled:
     def drop(self) -> None:
         """Close at once."""
         if self._over is None:
-            self._end("dropped here")
-            self.close()
+            self._over = "dropped here"
+            self._close(0)
             self._loop.call_soon(self._tell)
 
-    def close(self, linger: int = 0) -> None:
-        """Let go of the socket, without a word to the sink; what waits has ``linger`` ms to leave."""
-        if self._over is None:
-            self._end("closed here")
-        if not self._socket.closed:
-            self._reader.close()
-            self._monitor.close()
-            self._socket.close(linger)
-
-    def silence(self) -> None:
-        """The transport is closing: the sink hears no more."""
+    def leave(self, linger: int) -> None:
+        """The transport is closing: what waits has ``linger`` ms to go, and the sink hears nothing more."""
         self._told = True
+        self._over = self._over or "closed here"
+        self._close(linger)
 
     def _connect(self, endpoint: str) -> None:
         if not can_dial(endpoint):
@@ -102,12 +100,15 @@ class Dialled:
 
     def _fail(self, reason: str) -> None:
         """Over, but what has already arrived is still handed on; then the sink hears of it."""
-        self._end(reason)
+        self._over = reason
         self._reader.wake()
 
-    def _end(self, reason: str) -> None:
-        self._over = reason
-        self._forget(self)
+    def _close(self, linger: int) -> None:
+        if not self._socket.closed:
+            self._reader.close()
+            self._monitor.close()
+            self._socket.close(linger)
+            self._closed(self)
 
     def _drain(self) -> bool:
         socket, received = self._socket, self._sink.received
@@ -125,7 +126,7 @@ class Dialled:
         else:
             return True
         if self._over is not None:
-            self.close()
+            self._close(0)
             self._tell()
         return False
 

@@ -22,6 +22,7 @@ from agentbus.transport.zeromq.reader import BUDGET, Reader
 from agentbus.transport.zeromq.sockets import Settings, listening
 from agentbus.transport.zeromq.zap import ZapHandler
 
+GRACE: Final = 1.0  # seconds; under a load that never ends, nothing left to read is no sign to wait for
 _EVENTS: Final = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED
 
 
@@ -30,12 +31,13 @@ class Inbound:
 
     dialled = False
 
-    def __init__(self, listener: Listener, key: bytes, *, routing_id: bytes, fd: int, admission: int) -> None:
+    def __init__(self, listener: Listener, user_id: str, *, routing_id: bytes, fd: int) -> None:
+        key, self.admission = read_user_id(user_id)
         self.id = next(connection_ids)
         self.peer: bytes | None = key
+        self.user_id = user_id
         self.routing_id = routing_id
         self.fd = fd
-        self.admission = admission
         self.over: str | None = None
         self._listener = listener
 
@@ -72,7 +74,8 @@ class Listener:
         self.malformed = 0
         self._by_user: dict[str, Inbound] = {}
         self._by_fd: dict[int, Inbound] = {}
-        self._leaving: list[tuple[str, Inbound]] = []
+        self._leaving: list[Inbound] = []
+        self._bury_at = 0.0
         self._accepted = Accepted()
         self._socket = listening(context, settings)
         self._monitor = Monitor(self._loop, self._socket, _EVENTS, self._event)
@@ -121,9 +124,9 @@ class Listener:
     async def aclose(self, linger: int) -> None:
         """Close; what waits has ``linger`` ms to leave, and the sink hears nothing more."""
         self._closed = True
-        await self._zap.aclose()
         self._reader.close()
         self._monitor.close()
+        await self._zap.aclose()
         self._socket.close(linger)
 
     def _drain(self) -> bool:
@@ -135,25 +138,26 @@ class Listener:
                 self._bury()
                 return False
             frame = socket.recv(zmq.DONTWAIT, copy=False)
-            user_id = frame.get("User-Id")
+            user_id = str(frame.get("User-Id"))
             connection = known.get(user_id) or self._meet(user_id, routing_id, frame)
             if frame.more or len(frame) > self._max_frame:
                 self._reject(connection, frame)
             elif connection.over is None:
                 received(connection, frame.bytes)
+        if self._leaving and self._loop.time() >= self._bury_at:
+            self._bury()
         return True
 
     def _meet(self, user_id: str, routing_id: bytes, frame: zmq.Frame) -> Inbound:
         """The first frame of a connection: from now on its death is ours to notice."""
-        key, admission = read_user_id(user_id)
         fd = int(frame.get(zmq.SRCFD))
-        connection = Inbound(self, key, routing_id=routing_id, fd=fd, admission=admission)
+        connection = Inbound(self, user_id, routing_id=routing_id, fd=fd)
         self._by_user[user_id] = connection
         self._monitor.drain()
-        if self._accepted.is_open(fd, admission):
+        if self._accepted.is_open(fd, connection.admission):
             self._by_fd[fd] = connection
         else:  # it came, spoke and went before we looked
-            self._leaving.append(("the peer is gone", connection))
+            self._leave(connection)
         return connection
 
     def _reject(self, connection: Inbound, frame: zmq.Frame) -> None:
@@ -171,8 +175,14 @@ class Listener:
         self._accepted.closed(fd)
         connection = self._by_fd.pop(fd, None)
         if connection is not None:
-            self._leaving.append(("the peer is gone", connection))
-            self._reader.wake()
+            self._leave(connection)
+
+    def _leave(self, connection: Inbound) -> None:
+        """Its end is known, but frames it sent before may still wait to be read."""
+        if not self._leaving:
+            self._bury_at = self._loop.time() + GRACE
+        self._leaving.append(connection)
+        self._reader.wake()
 
     def _make_room(self) -> None:
         """Cut who has said nothing for longest: half-open handshakes first, because they are all the older."""
@@ -182,15 +192,11 @@ class Listener:
                 self._accepted.shut(silent, self._monitor.drain)
 
     def _bury(self) -> None:
-        """Nothing is left to read, so nothing is left of those who went either: tell, and forget them."""
-        if not self._leaving:
-            return
+        """Nothing is left to read, so nothing of those who went either; or enough time was given. Tell, and forget."""
         leaving, self._leaving = self._leaving, []
-        gone = {id(connection) for _, connection in leaving}
-        for user_id in [user_id for user_id, known in self._by_user.items() if id(known) in gone]:
-            del self._by_user[user_id]
-        for reason, connection in leaving:
-            self._end(connection, reason)
+        for connection in leaving:
+            del self._by_user[connection.user_id]
+            self._end(connection, "the peer is gone")
 
     def _end(self, connection: Inbound, reason: str) -> None:
         if connection.over is None:

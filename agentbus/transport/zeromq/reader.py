@@ -29,7 +29,7 @@ class Reader:
         self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], drain: Callable[[], bool]
     ) -> None:
         self._loop = loop
-        self._fd: int = socket.getsockopt(zmq.FD)
+        self._fd = int(socket.getsockopt(zmq.FD))
         self._drain = drain
         self._scheduled = False
         self._closed = False

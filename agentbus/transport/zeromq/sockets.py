@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import zmq
+from zmq.utils import z85
 
 from agentbus.errors import ConfigError
 from agentbus.transport.common import KEY_SIZE, MAX_FRAME
@@ -40,7 +41,7 @@ class Settings:
     def __post_init__(self) -> None:
         if len(self.secret_key) != KEY_SIZE or len(self.public_key) != KEY_SIZE:
             raise ConfigError("config.transport", f"CURVE keys are {KEY_SIZE} raw bytes")
-        if zmq.curve_public(zmq.utils.z85.encode(self.secret_key)) != zmq.utils.z85.encode(self.public_key):
+        if zmq.curve_public(z85.encode(self.secret_key)) != z85.encode(self.public_key):
             raise ConfigError("config.transport", "the public CURVE key is not the secret key's")
         if self.max_frame < 1 or self.high_water < 1:
             raise ConfigError("config.transport", "max_frame and high_water are at least 1")
@@ -49,8 +50,8 @@ class Settings:
 def can_dial(endpoint: str) -> bool:
     """Whether ``endpoint`` is a plain ``tcp://host:port``.
 
-    Endpoints come from others' statements. libzmq would also follow ``inproc://`` (our own ZAP handler), ``ipc://`` (any
-    file) and ``tcp://source;target``.
+    Endpoints come from others' statements. libzmq would also follow ``inproc://`` (our own ZAP handler), ``ipc://``
+    (any file) and ``tcp://source;target``.
     """
     return _ENDPOINT.fullmatch(endpoint) is not None
 

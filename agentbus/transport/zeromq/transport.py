@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import resource
 import threading
+from contextlib import suppress
 from typing import Final
+from weakref import WeakValueDictionary
 
 import zmq
 
 from agentbus.errors import ProgrammingError, Unavailable
 from agentbus.transport.base import Connection, Sink
-from agentbus.transport.common import MAX_FRAME
+from agentbus.transport.common import MAX_FRAME, check_key
 from agentbus.transport.zeromq.dialled import Dialled
 from agentbus.transport.zeromq.listener import Listener
 from agentbus.transport.zeromq.sockets import LINGER, Settings
@@ -55,7 +57,8 @@ class ZmqTransport:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._sink: Sink | None = None
         self._listener: Listener | None = None
-        self._dialled: dict[tuple[str, bytes], Dialled] = {}
+        self._dialled: WeakValueDictionary[tuple[str, bytes], Dialled] = WeakValueDictionary()
+        self._open: set[Dialled] = set()
         self._closing: asyncio.Future[None] | None = None
 
     @property
@@ -94,9 +97,10 @@ class ZmqTransport:
             raise Unavailable("unavailable", "this transport is closed")
         if self._context is None or self._sink is None:
             raise ProgrammingError("usage", "open the transport before dialling")
+        check_key(key)
         name = (endpoint, key)
         known = self._dialled.get(name)
-        if known is not None:
+        if known is not None and known.alive:
             return known
         connection = Dialled(
             self._context,
@@ -104,9 +108,10 @@ class ZmqTransport:
             self._sink,
             endpoint=endpoint,
             peer=key,
-            forget=lambda _: self._dialled.pop(name, None),
+            closed=self._open.discard,
         )
         self._dialled[name] = connection
+        self._open.add(connection)
         return connection
 
     async def aclose(self) -> None:
@@ -116,8 +121,8 @@ class ZmqTransport:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        for connection in list(self._dialled.values()):
-            connection.close(LINGER)
+        for connection in list(self._open):
+            connection.leave(LINGER)
         if self._listener is not None:
             await self._listener.aclose(LINGER)
         if self._context is not None:
@@ -131,7 +136,8 @@ async def _terminate(context: zmq.Context[zmq.Socket[bytes]]) -> None:
 
     def term() -> None:
         context.term()
-        loop.call_soon_threadsafe(done.set_result, None)
+        with suppress(RuntimeError):  # the loop did not wait for us
+            loop.call_soon_threadsafe(done.set_result, None)
 
     thread = threading.Thread(target=term, name="agentbus-zmq-term", daemon=True)
     thread.start()

@@ -1,0 +1,149 @@
+"""``init``, ``status``, ``run`` and ``request``: what one does with a bus that is there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentbus.cli.output import as_option, json_option, run_async, say
+from agentbus.errors import AgentBusError, ConfigError
+
+
+@click.command()
+@click.argument("url")
+@json_option
+def init(url: str, as_json: bool) -> None:
+    """Make URL, with its pin, this account's bus."""
+    from agentbus.connect import BusUrl, save_profile
+
+    path = save_profile(BusUrl.parse(url))
+    say({"profile": str(path)}, f"profile {path}", as_json=as_json)
+
+
+@click.command()
+@as_option
+@json_option
+def status(name: str | None, as_json: bool) -> None:
+    """Exit 0 when this identity is registered, and the directory reachable and fresh."""
+    run_async(_status(name, as_json))
+
+
+async def _status(name: str | None, as_json: bool) -> None:
+    async with open_bus(name, listen="") as bus:
+        trust, age = bus._node.source.trust, bus._node.source.age()
+        found = {
+            "id": bus.id,
+            "domain": trust.domain,
+            "directory_size": trust.size,
+            "age_ms": None if age is None else age // 1000,
+            "max_age_ms": trust.max_age // 1000,
+            "ready": True,
+        }
+        text = f"{bus.id} is registered; directory of {trust.size} entries, heard {(age or 0) // 1000} ms ago"
+        say(found, text, as_json=as_json)
+
+
+def open_bus(name: str | None, *, listen: str | None = None) -> Any:
+    """The bus of a command: as NAME, else AGENTBUS_IDENTITY, else user/operator."""
+    import os
+
+    from agentbus.bus import Bus
+
+    who = name or os.environ.get("AGENTBUS_IDENTITY") or "user/operator"
+    return Bus.connect(identity=who, listen=listen)
+
+
+@click.command()
+@click.argument("target", metavar="MODULE:AGENT")
+@as_option
+@click.option("--ready-file", type=click.Path(path_type=Path), default=None, help="Written once it can be asked.")
+def run(target: str, name: str | None, ready_file: Path | None) -> None:
+    """Serve an agent until SIGTERM."""
+    agent = load_agent(target)
+    run_async(_run(agent, name, ready_file))
+
+
+def load_agent(target: str) -> Any:
+    """The Agent that MODULE:AGENT names; modules of the working folder count."""
+    from agentbus.runtime.agent import Agent
+
+    module_name, colon, attribute = target.partition(":")
+    if not colon:
+        raise ConfigError("config.target", f"{target!r} is no MODULE:AGENT such as hello:planner")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise ConfigError(
+                "config.target", f"{module_name} needs the module {error.name}, which is missing"
+            ) from error
+        raise ConfigError("config.target", f"there is no module {module_name} in {Path.cwd()} or installed") from error
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Agent):
+        names = [key for key, value in vars(module).items() if isinstance(value, Agent)]
+        raise ConfigError(
+            "config.target", f"{module_name} has no Agent {attribute!r}; it has {', '.join(names) or 'none'}"
+        )
+    return found
+
+
+async def _run(agent: Any, name: str | None, ready_file: Path | None) -> None:
+    from agentbus.bus import Bus
+
+    async with Bus.connect(identity=name or agent.name) as bus:
+        click.echo(f"{bus.id} is served; stop with Ctrl-C", err=True)
+        await bus.run(agent, ready=(lambda: ready_file.write_text(f"{bus.id}\n")) if ready_file else None)
+
+
+@click.command()
+@click.argument("agent")
+@click.argument("type_", metavar="TYPE")
+@click.argument("body", metavar="JSON")
+@as_option
+@click.option("--delegate", multiple=True, metavar="SCOPE", help="What the agent may use next, on your behalf.")
+@click.option(
+    "--scope", "scopes", multiple=True, metavar="SCOPE", help="What your own grant gives (default: --delegate)."
+)
+@click.option("--stream", is_flag=True, help="The answer is a stream; one item a line.")
+@click.option("--timeout", type=float, default=60.0, show_default=True)
+@json_option
+def request(
+    agent: str, type_: str, body: str, name: str | None, delegate: tuple[str, ...], scopes: tuple[str, ...],
+    stream: bool, timeout: float, as_json: bool,
+) -> None:  # fmt: skip
+    """Ask AGENT: TYPE is the message type, JSON its fields. A user speaks under a root grant made for this request."""
+    try:
+        fields = json.loads(body)
+        if not isinstance(fields, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise ConfigError(
+            "config.body", f"JSON is an object of the message's fields, such as '{{\"a\": 1}}': {error}"
+        ) from error
+    run_async(_request(agent, type_, fields, name, delegate, scopes, stream, timeout))
+
+
+async def _request(
+    agent: str, type_: str, fields: dict[str, Any], name: str | None, delegate: tuple[str, ...],
+    scopes: tuple[str, ...], stream: bool, timeout: float,
+) -> None:  # fmt: skip
+    from agentbus.runtime.message import Raw, RawStream
+
+    async with open_bus(name, listen="") as bus:
+        speaker = bus.as_user(scopes or delegate) if bus.id.kind == "user" else bus
+        if not stream:
+            reply = await speaker.request(agent, Raw(type_, fields), timeout=timeout, delegate=delegate)
+            click.echo(json.dumps(reply, ensure_ascii=False))
+            return
+        async with speaker.stream(agent, RawStream(type_, fields), timeout=timeout, delegate=delegate) as items:
+            async for item in items:
+                click.echo(json.dumps(item, ensure_ascii=False))
+
+
+__all__ = ["AgentBusError", "init", "load_agent", "open_bus", "request", "run", "status"]

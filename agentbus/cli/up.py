@@ -1,0 +1,52 @@
+"""``agentbus up``: a directory, in the foreground, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+
+import click
+
+from agentbus.cli.output import json_option, run_async
+from agentbus.connect import profile_path, save_profile
+from agentbus.errors import ConfigError
+from agentbus.identity import home, key_path
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), default=None, help="Where the directory lives.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7400, show_default=True, help="0: any free port.")
+@click.option("--domain", default=None, help="The trust domain of a new directory (agents.local).")
+@json_option
+def up(data: Path | None, host: str, port: int, domain: str | None, as_json: bool) -> None:
+    """Run the directory. On an empty folder: make its keys, the trust domain, user/operator and the profile."""
+    run_async(_up(data or home() / "directory", host, port, domain, as_json))
+
+
+async def _up(data: Path, address: str, port: int, domain: str | None, as_json: bool) -> None:
+    from agentbus.services.host import DirectoryHost, make_operator
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    host = DirectoryHost(data, listen=f"tcp://{address}:{port or '*'}", domain=domain)
+    path = key_path("user/operator")
+    if not (data / "keys").exists() and path.exists():
+        raise ConfigError("config.in_use", f"{path} belongs to another directory; set AGENTBUS_HOME to another folder")
+    await host.open()
+    try:
+        if host.created:
+            make_operator(host).save(path)
+        if host.created or not profile_path().exists():
+            save_profile(host.url)
+        url = str(host.url)
+        click.echo(json.dumps({"bus": url, "domain": host.core.domain}) if as_json else f"bus {url}")
+        if not as_json:
+            click.echo(f"trust domain {host.core.domain}; data {data}; profile {profile_path()}; stop with Ctrl-C")
+        await stop.wait()
+    finally:
+        await host.aclose()
