@@ -11,14 +11,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
+import agentbus.identity
+import agentbus.runtime.agent
 from agentbus.connect import BusUrl, find_url, log_folder, zmq_transport
 from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.scope import Scope
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.store import SqliteStore
-from agentbus.errors import AgentBusError, ConfigError, Denied, DirectoryRefused, ProgrammingError
-from agentbus.identity import Identity
+from agentbus.errors import AgentBusError, ConfigError, Denied, DirectoryRefused, KeyFileError, ProgrammingError
+from agentbus.identity import Identity, key_path
 from agentbus.log.base import LogStore
 from agentbus.logstore.memory import MemoryLog
 from agentbus.runtime.admin import Describe
@@ -30,6 +32,7 @@ from agentbus.runtime.node import Node, Voice
 from agentbus.runtime.serving import Service, policy_of
 from agentbus.runtime.trust_cache import TrustCache
 from agentbus.services.directory import DirectoryServer, directory_agent
+from agentbus.services.enrolment import enrol
 from agentbus.services.host import enrol_here, open_log
 from agentbus.transport.base import Transport
 from agentbus.transport.memory import MemoryHub, MemoryTransport
@@ -408,3 +411,17 @@ def run_agent(agent: Agent[Any], name: str | None = None) -> None:
             await bus.run(agent)
 
     asyncio.run(main())
+
+
+async def enrol_identity(name: str, token: str, url: str | None = None) -> Identity:
+    """``Identity.enrol``: keys made here, registered, and kept in a key file."""
+    path = key_path(name)
+    if path.exists():
+        raise KeyFileError("key.exists", f"{path} exists: {name} is enrolled on this machine already")
+    identity = await enrol(find_url(url), name, token)
+    identity.save(path)
+    return identity
+
+
+agentbus.identity._late["enrol"] = enrol_identity
+agentbus.runtime.agent._late["run"] = run_agent

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -77,6 +78,20 @@ class Identity:
         except (ValueError, KeyError, TypeError, AgentBusError) as error:
             raise KeyFileError("key.file", f"{file} is no agentbus key file") from error
 
+    @classmethod
+    async def enrol(cls, name: str, *, token: str, url: str | None = None) -> Identity:
+        """Make keys here, register them with a single-use token, and keep them in a key file.
+
+        Args:
+            name: The name the token was made for.
+            token: What ``agentbus agent create`` printed.
+            url: The pinned bus URL; else ``AGENTBUS_URL``, else the profile.
+
+        Raises:
+            ConfigError, KeyFileError, DirectoryRefused, Unavailable.
+        """
+        return await _late["enrol"](name, token, url)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a new key file, mode 0600.
 
@@ -97,6 +112,10 @@ class Identity:
             out.flush()
             os.fsync(out.fileno())
         return file
+
+
+_late: dict[str, Callable[[str, str, str | None], Awaitable[Identity]]] = {}
+"""Filled by the bus, which stands above this module and knows how to reach a directory."""
 
 
 def home() -> Path:

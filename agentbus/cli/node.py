@@ -6,12 +6,17 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from agentbus.cli.output import as_option, json_option, run_async, say
-from agentbus.errors import AgentBusError, ConfigError
+from agentbus.errors import ConfigError
+
+CODES: Final = {
+    "config.target": "MODULE:AGENT names a module that can be imported here and an Agent in it.",
+    "config.body": "JSON is an object of the message's fields.",
+}
 
 
 @click.command()
@@ -110,12 +115,14 @@ async def _run(agent: Any, name: str | None, ready_file: Path | None) -> None:
 @click.option(
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="What your own grant gives (default: --delegate)."
 )
+@click.option("--depth", type=int, default=4, show_default=True, help="How many links may follow a user's root grant.")
+@click.option("--target", "targets", multiple=True, metavar="AGENT", help="With whom your grant may be used (everyone).")
 @click.option("--stream", is_flag=True, help="The answer is a stream; one item a line.")
 @click.option("--timeout", type=float, default=60.0, show_default=True)
 @json_option
 def request(
     agent: str, type_: str, body: str, name: str | None, delegate: tuple[str, ...], scopes: tuple[str, ...],
-    stream: bool, timeout: float, as_json: bool,
+    depth: int, targets: tuple[str, ...], stream: bool, timeout: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Ask AGENT: TYPE is the message type, JSON its fields. A user speaks under a root grant made for this request."""
     try:
@@ -123,20 +130,20 @@ def request(
         if not isinstance(fields, dict):
             raise ValueError("not an object")
     except ValueError as error:
-        raise ConfigError(
-            "config.body", f"JSON is an object of the message's fields, such as '{{\"a\": 1}}': {error}"
-        ) from error
-    run_async(_request(agent, type_, fields, name, delegate, scopes, stream, timeout))
+        hint = "JSON is an object of the message's fields, such as '{\"a\": 1}'"
+        raise ConfigError("config.body", f"{hint}: {error}") from error
+    grant = {"scopes": scopes or delegate, "depth": depth, "targets": targets}
+    run_async(_request(agent, type_, fields, name, delegate, grant, stream, timeout))
 
 
 async def _request(
     agent: str, type_: str, fields: dict[str, Any], name: str | None, delegate: tuple[str, ...],
-    scopes: tuple[str, ...], stream: bool, timeout: float,
+    grant: dict[str, Any], stream: bool, timeout: float,
 ) -> None:  # fmt: skip
     from agentbus.runtime.message import Raw, RawStream
 
     async with open_bus(name, listen="") as bus:
-        speaker = bus.as_user(scopes or delegate) if bus.id.kind == "user" else bus
+        speaker = bus.as_user(**grant) if bus.id.kind == "user" else bus
         if not stream:
             reply = await speaker.request(agent, Raw(type_, fields), timeout=timeout, delegate=delegate)
             click.echo(json.dumps(reply, ensure_ascii=False))
@@ -145,5 +152,3 @@ async def _request(
             async for item in items:
                 click.echo(json.dumps(item, ensure_ascii=False))
 
-
-__all__ = ["AgentBusError", "init", "load_agent", "open_bus", "request", "run", "status"]

@@ -72,20 +72,16 @@ def _user(name: str) -> str:
 
 
 def _enrol(who: str, token: str | None, as_json: bool) -> None:
-    from agentbus.connect import find_url
+    from agentbus.bus import enrol_identity
     from agentbus.identity import key_path
-    from agentbus.services.enrolment import enrol
 
-    path = key_path(who)
-    if path.exists():
-        raise ConfigError("config.enrolled", f"{path} exists: {who} is enrolled on this machine already")
     if token is None:
         file = os.environ.get("AGENTBUS_ENROLMENT_TOKEN_FILE")
         if not file:
             raise ConfigError("config.token", "pass --token, or the path of one in AGENTBUS_ENROLMENT_TOKEN_FILE")
         token = Path(file).read_text("utf-8").strip()
-    identity = run_async(enrol(find_url(), who, token))
-    saved = identity.save(path)
+    identity = run_async(enrol_identity(who, token))
+    saved = key_path(who)
     say({"id": identity.id, "key_file": str(saved)}, f"{identity.id} enrolled; key file {saved}", as_json=as_json)
 
 

@@ -34,7 +34,7 @@ class Found(NamedTuple):
     frontier: Frontier
     entries: Position
     blobs: Position
-    index: dict[bytes, Position]  # where each blob's record begins
+    places: dict[bytes, Position]  # where each blob's record begins
     cut: int  # bytes that were cut
 
 
@@ -52,12 +52,12 @@ def recover(folder: Path, covered: Covered) -> Found:
         if frontier.size == covered.size:
             roots.append(frontier.root())
 
-    index: dict[bytes, Position] = {}
+    places: dict[bytes, Position] = {}
 
     def blob(place: Position, record: Record) -> None:
         if hashlib.sha256(record.data[32:]).digest() != record.data[:32]:
             raise damaged(blob_segment(place.segment), place.offset, "a blob is not the one of its digest")
-        index.setdefault(record.data[:32], place)
+        places.setdefault(record.data[:32], place)
 
     entries_end, entries_cut = _read(folder, entry_segment, covered.entries, entry)
     if not roots:
@@ -69,7 +69,7 @@ def recover(folder: Path, covered: Covered) -> Found:
     if roots[0] != covered.root:
         raise damaged(entry_segment(0), 0, f"the root of the first {covered.size} entries is not the one signed")
     blobs_end, blobs_cut = _read(folder, blob_segment, covered.blobs, blob)
-    return Found(frontier, entries_end, blobs_end, index, entries_cut + blobs_cut)
+    return Found(frontier, entries_end, blobs_end, places, entries_cut + blobs_cut)
 
 
 def _read(
@@ -92,6 +92,8 @@ def _read(
             end, cut = place, len(data) - found.offset
             break
         number += 1
+    if len(list(folder.glob(name(0).replace("0" * 8, "[0-9]" * 8)))) != number:
+        raise damaged(name(number), 0, "this segment is missing and later ones are there")
     if end < covered:
         raise damaged(name(end.segment), end.offset, "ends before what was signed over")
     return end, cut

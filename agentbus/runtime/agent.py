@@ -117,12 +117,14 @@ class Agent(Generic[S]):
 
     def run(self) -> None:
         """Serve this agent until SIGTERM: URL, identity and addresses come from the environment and the profile."""
-        from agentbus.bus import run_agent
-
-        run_agent(self)
+        _late["run"](self)
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, {sorted(self.handlers)})"
+
+
+_late: dict[str, Callable[[Agent[Any]], None]] = {}
+"""Filled by the bus, which stands above this module and knows how to connect."""
 
 
 def _inspect(function: Callable[..., Any], rule: Rule, concurrency: int, idempotent: bool, outer: Any) -> Handler:

@@ -18,6 +18,8 @@ CODES: Final = {
     "malformed.not_canonical": "This is not the one canonical encoding: integers and lengths in shortest form.",
 }
 
+DEPTH: Final = 16
+"""How deep arrays may nest; a grant's scopes need five. Far below where any caller's stack would end."""
 _PLAIN: Final = (int, str, bytes, bool, type(None))
 
 pack: Final = msgpack.Packer(use_bin_type=True, autoreset=True).pack
@@ -53,10 +55,12 @@ def unpack_array(data: bytes, length: int | None = None) -> list[Any]:
     return value
 
 
-def _require_plain(value: list[Any]) -> None:
+def _require_plain(value: list[Any], depth: int = 0) -> None:
+    if depth > DEPTH:
+        raise Malformed("malformed.codec", f"nested more than {DEPTH} deep")
     for item in value:
         kind = type(item)
         if kind is list:
-            _require_plain(item)
+            _require_plain(item, depth + 1)
         elif kind not in _PLAIN:
             raise Malformed("malformed.codec", f"a {kind.__name__} has no place in a statement")

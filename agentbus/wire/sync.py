@@ -49,7 +49,7 @@ def decode_sync(frame: bytes) -> tuple[str, int, list[Any]]:
     operation, number, *parts = row
     if tuple(map(type, parts)) != _SHAPES[operation]:
         raise Malformed("malformed.sync", f"not the shape of {operation}")
-    if (frame[0] == ENROLMENT) != (operation == "enrol"):
+    if frame[0] != (ENROLMENT if operation == "enrol" else STATEMENTS):
         raise Malformed("malformed.sync", "enrolment has a frame of its own")
     for part in parts:
         if type(part) is list and (len(part) > 4096 or any(type(item) not in (bytes, str) for item in part)):
