@@ -19,7 +19,15 @@ from agentbus.delegation.chain import Authority
 from agentbus.delegation.scope import Scope
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.store import SqliteStore
-from agentbus.errors import AgentBusError, ConfigError, Denied, DirectoryRefused, KeyFileError, ProgrammingError
+from agentbus.errors import (
+    AgentBusError,
+    AgentNotFound,
+    ConfigError,
+    Denied,
+    DirectoryRefused,
+    KeyFileError,
+    ProgrammingError,
+)
 from agentbus.identity import Identity, key_path
 from agentbus.log.base import LogStore
 from agentbus.logstore.memory import MemoryLog
@@ -211,15 +219,40 @@ class Bus(Caller):
         Raises:
             Denied: ``denied.not_holder``: this bus is no user's.
         """
+        return Session(self._node, self._voice, self._root(None, scopes, targets, expires_in, depth))
+
+    async def grant(
+        self,
+        to: str,
+        scopes: Sequence[str | Scope],
+        *,
+        targets: Sequence[str] = (),
+        expires_in: float = 600,
+        depth: int = 1,
+    ) -> Authority:
+        """A user's root grant to an agent, signed by her identity key; it outlives this bus.
+
+        Raises:
+            Denied: ``denied.not_holder``: this bus is no user's. AgentNotFound: ``agent.not_found``.
+        """
+        who = self._node.name_id(to)
+        if self._node.source.trust.principal(who) is None:
+            raise AgentNotFound("agent.not_found", f"nobody is called {to}")
+        return self._root(who, scopes, targets, expires_in, depth)
+
+    def _root(
+        self, to: PrincipalId | None, scopes: Sequence[str | Scope], targets: Sequence[str], seconds: float, depth: int
+    ) -> Authority:
         voice, node = self._voice, self._node
         if voice.identity.id.kind != "user":
             raise Denied("denied.not_holder", f"{self.id.short} is no user; only users sign root grants")
         now = node.clock.now()
-        root = user_root(
-            self.id, voice.identity.key, voice.instance.epoch, scopes, now=now, expires=now + int(expires_in * SECOND),
-            link_id=os.urandom(16), targets=[node.name_id(t) for t in targets], depth=depth,
+        record = node.source.trust.principal(to) if to else None
+        return user_root(
+            self.id, voice.identity.key, voice.instance.epoch, scopes, now=now, expires=now + int(seconds * SECOND),
+            link_id=os.urandom(16), to=to, to_epoch=record.epoch if record else 1,
+            targets=[node.name_id(t) for t in targets], depth=depth,
         )  # fmt: skip
-        return Session(node, voice, root)
 
     async def aclose(self) -> None:
         """Stop serving, close the connection, leave nothing behind. Twice is harmless."""

@@ -116,7 +116,7 @@ async def _run(agent: Any, name: str | None, ready_file: Path | None) -> None:
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="What your own grant gives (default: --delegate)."
 )
 @click.option("--depth", type=int, default=4, show_default=True, help="How many links may follow a user's root grant.")
-@click.option("--target", "targets", multiple=True, metavar="AGENT", help="With whom your grant may be used (everyone).")
+@click.option("--target", "targets", multiple=True, metavar="AGENT", help="Whom your grant may be used with.")
 @click.option("--stream", is_flag=True, help="The answer is a stream; one item a line.")
 @click.option("--timeout", type=float, default=60.0, show_default=True)
 @json_option
@@ -151,4 +151,3 @@ async def _request(
         async with speaker.stream(agent, RawStream(type_, fields), timeout=timeout, delegate=delegate) as items:
             async for item in items:
                 click.echo(json.dumps(item, ensure_ascii=False))
-

@@ -210,7 +210,7 @@ def received(
     body: bytes | None,
     chain: bytes,
     handover: bytes | None,
-    note: bytes,
+    note: bytes = b"",
     code: str,
     directory_size: int,
     revocation_seq: int,

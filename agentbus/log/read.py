@@ -21,7 +21,8 @@ CODES: Final = {
     "log.missing": "There is no log in this folder.",
 }
 
-_STATEMENT: Final = b"\x95\x03"  # an array of five, the first of them statements.INSTANCE
+STATEMENT: Final = b"\x95\x03"
+"""How an encoded instance statement begins: an array of five, the first of them ``statements.INSTANCE``."""
 
 
 class Damage(NamedTuple):
@@ -117,7 +118,7 @@ class LogFolder:
                     self.damage.append(Damage(path.name, found.offset, "a blob is not the one of its digest"))
                     continue
                 self._places.setdefault(digest, _Place(number, found.offset))
-                if data.startswith(_STATEMENT):
+                if data.startswith(STATEMENT):
                     self.statements.append(digest)
 
     def _segments(self, name: Callable[[int], str]) -> list[Path]:

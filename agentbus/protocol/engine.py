@@ -105,6 +105,10 @@ class Engine:
         """How many exchanges are known, both roles together."""
         return len(self._asked) + len(self._serving)
 
+    def asked(self) -> list[Exchange]:
+        """The exchanges that this side opened and that are not over."""
+        return list(self._asked.values())
+
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask(

@@ -19,7 +19,15 @@ from agentbus.delegation.chain import Authority
 from agentbus.delegation.decide import Policy
 from agentbus.delegation.statements import Instance
 from agentbus.delegation.trust import NeedsTrust
-from agentbus.errors import AgentBusError, AgentGone, AgentNotFound, Backpressure, DeadlineExceeded, StreamBroken
+from agentbus.errors import (
+    AgentBusError,
+    AgentGone,
+    AgentNotFound,
+    Backpressure,
+    DeadlineExceeded,
+    Rejected,
+    StreamBroken,
+)
 from agentbus.identity import Identity
 from agentbus.log.base import LogStore
 from agentbus.protocol.engine import Engine, Local
@@ -539,6 +547,17 @@ class Node:
     # ── what the directory changes ───────────────────────────────────────────────────────────────────────────────
 
     def _trust_changed(self) -> None:
+        """Who counts no more is waited for no more, and a handler whose chain broke is stopped."""
+        trust = self.source.trust
+        for exchange in self._engine.asked():
+            party = exchange.party
+            record = trust.principal(party.principal)
+            gone = record is None or record.state != "active" or trust.is_revoked("instance", party.instance)
+            waiter = self._waiters.get(exchange.digest)
+            if gone and waiter is not None and self._engine.end(exchange, "lose"):
+                self.forget(exchange)
+                who = PrincipalId(party.principal).short
+                waiter.failed(Rejected("reject.revoked", f"{who} was revoked or suspended while it was asked"))
         for voice in self._voices.values():
             if voice.handlers is not None:
                 voice.handlers.recheck()

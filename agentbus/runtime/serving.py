@@ -207,6 +207,9 @@ class Service:
         if trust.size == permitted.directory_size and trust.revocation_seq == permitted.revocation_seq:
             return
         now = self.node.clock.now()
+        mine = trust.refuses_principal(self.voice.identity.id, self.voice.instance.epoch)
+        if mine is not None:
+            raise Rejected(mine, f"{self.agent.name} itself was revoked, suspended or retired")
         try:
             verify_chain(message.authority.data, trust=trust, now=now)
         except NeedsTrust:

@@ -18,7 +18,7 @@ from agentbus.bus import Bus, connect_bus
 from agentbus.connect import find_url
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
-from agentbus.delegation.grant import Grant, Link, chain_digest, encode_chain
+from agentbus.delegation.grant import Link, chain_digest, encode_chain, encode_link
 from agentbus.delegation.scope import Scope
 from agentbus.errors import AgentBusError
 from agentbus.identity import Identity
@@ -81,6 +81,7 @@ class RawPeer:
         *,
         kind: Kind = Kind.REQUEST,
         authority: Authority | None = None,
+        handover: Link | None = None,
         edit: Callable[[Header], Header] | None = None,
         timeout: float = 30,
     ) -> Sealed:
@@ -92,7 +93,7 @@ class RawPeer:
         exchange = node._engine.ask(
             kind, voice.local, instance, action=type_of(message), body=encode_body(message),
             chain=authority or voice.standing, now=now, deadline=now + int(timeout * SECOND),
-            trust=node.source.trust, route=connection,
+            trust=node.source.trust, route=connection, handover=encode_link(handover) if handover else b"",
         )  # fmt: skip
         draft, _ = voice.local.drafts.pop()
         if edit is not None:
@@ -115,27 +116,22 @@ class RawPeer:
         done, _ = await asyncio.wait([sealed.outcome], timeout=wait)
         return sealed.outcome.result() if done else None
 
-    def widen(self, held: Authority, to: str, scopes: Sequence[str | Scope]) -> Authority:
-        """One more link on ``held`` that grants ``scopes``, whatever ``held`` itself grants."""
+    def widened(self, held: Authority, to: str, scopes: Sequence[str | Scope]) -> Link:
+        """A handover of ``held`` to ``to`` that grants ``scopes``, whether or not ``held`` does."""
         node, last = self._node, held.links[-1].grant
-        who = node.name_id(to)
         now = node.clock.now()
         proper = extend(
-            held, self._voice, who, (), trust=node.source.trust, now=now, expires=now + 60 * SECOND,
+            held, self._voice, node.name_id(to), (), trust=node.source.trust, now=now, expires=now + 60 * SECOND,
             link_id=node._entropy(16),
         )  # fmt: skip
         wide = proper.grant._replace(scopes=tuple(Scope(str(s)) for s in scopes), depth=max(0, last.depth - 1))
-        return self._forged(held, wide)
+        return signed(wide, self._voice.key, Purpose.GRANT)
 
     def rewritten(self, held: Authority, scopes: Sequence[str | Scope]) -> Authority:
         """``held`` with its last link granting ``scopes`` instead, signed again with this peer's own key."""
         last = held.links[-1].grant._replace(scopes=tuple(Scope(str(s)) for s in scopes))
         link = signed(last, self._voice.key, Purpose.GRANT)
         return Authority((*held.links[:-1], link), encode_chain((*held.links[:-1], link)))
-
-    def _forged(self, held: Authority, grant: Grant) -> Authority:
-        links: tuple[Link, ...] = (*held.links, signed(grant, self._voice.key, Purpose.GRANT))
-        return Authority(links, encode_chain(links))
 
 
 def sender_is(who: str) -> Callable[[Header], Header]:

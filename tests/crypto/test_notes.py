@@ -86,15 +86,25 @@ def test_a_second_text_cannot_be_put_before_the_signed_one() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        f"{ORIGIN}\n07\nAAAA\n", f"{ORIGIN}\n-1\nAAAA\n", f"{ORIGIN}\n+1\nAAAA\n", f"{ORIGIN}\n1_0\nAAAA\n",
-        f"{ORIGIN}\n٣\n{b64encode(bytes(32)).decode()}\n", f"{ORIGIN}\n 1\n{b64encode(bytes(32)).decode()}\n",
-        f"{ORIGIN}\n1\n{b64encode(bytes(31)).decode()}\n", f"{ORIGIN}\n1\n{b64encode(bytes(33)).decode()}\n",
-        f"{ORIGIN}\n1\n{b64encode(bytes(32)).decode()[:-2]}B=\n", f"{ORIGIN}\n1\n{b64encode(bytes(32)).decode()}",
-        f"{ORIGIN}\n1\n{b64encode(bytes(32)).decode()}\n\n", f"\n1\n{b64encode(bytes(32)).decode()}\n",
-        f"{ORIGIN}\n{'9' * 20}\n{b64encode(bytes(32)).decode()}\n", f"{ORIGIN}\n1\n", "", "\n\n\n",
+        f"{ORIGIN}\n07\nAAAA\n",
+        f"{ORIGIN}\n-1\nAAAA\n",
+        f"{ORIGIN}\n+1\nAAAA\n",
+        f"{ORIGIN}\n1_0\nAAAA\n",
+        f"{ORIGIN}\n٣\n{b64encode(bytes(32)).decode()}\n",
+        f"{ORIGIN}\n 1\n{b64encode(bytes(32)).decode()}\n",
+        f"{ORIGIN}\n1\n{b64encode(bytes(31)).decode()}\n",
+        f"{ORIGIN}\n1\n{b64encode(bytes(33)).decode()}\n",
+        f"{ORIGIN}\n1\n{b64encode(bytes(32)).decode()[:-2]}B=\n",
+        f"{ORIGIN}\n1\n{b64encode(bytes(32)).decode()}",
+        f"{ORIGIN}\n1\n{b64encode(bytes(32)).decode()}\n\n",
+        f"\n1\n{b64encode(bytes(32)).decode()}\n",
+        f"{ORIGIN}\n{'9' * 20}\n{b64encode(bytes(32)).decode()}\n",
+        f"{ORIGIN}\n1\n",
+        "",
+        "\n\n\n",
         f"{ORIGIN}\n{'9' * 5000}\n{b64encode(bytes(32)).decode()}\n",
     ],
-)  # fmt: skip
+)
 def test_a_checkpoint_has_one_spelling(text: str) -> None:
     """Also: five thousand digits are no reason for an undocumented ValueError."""
     with pytest.raises(Malformed) as caught:
@@ -105,10 +115,19 @@ def test_a_checkpoint_has_one_spelling(text: str) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        b"", b"\n", b"\n\n", b"text\n\n", b"\xff\n\n\xe2\x80\x94 a AAAA\n", b"text\n\n- a AAAA\n", b"a\r\n\n\xe2\x80\x94 a AA==\n",
-        b"text\n\n\xe2\x80\x94 a ****\n", b"text\n\n\xe2\x80\x94 a b AAAA\n", b"text\n\n\xe2\x80\x94 a AAAA", b"t\x00\n\n\xe2\x80\x94 a AAAA\n",
+        b"",
+        b"\n",
+        b"\n\n",
+        b"text\n\n",
+        b"\xff\n\n\xe2\x80\x94 a AAAA\n",
+        b"text\n\n- a AAAA\n",
+        b"a\r\n\n\xe2\x80\x94 a AA==\n",
+        b"text\n\n\xe2\x80\x94 a ****\n",
+        b"text\n\n\xe2\x80\x94 a b AAAA\n",
+        b"text\n\n\xe2\x80\x94 a AAAA",
+        b"t\x00\n\n\xe2\x80\x94 a AAAA\n",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_note_is_malformed(bad: bytes) -> None:
     with pytest.raises(Malformed) as caught:
         open_note(bad, "a", KEY.public)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 from dataclasses import replace
@@ -18,10 +19,36 @@ from agentbus.wire.header import ANSWERING, INDEXED, OPENING, STEERING, Header, 
 from agentbus.wire.limits import LIMITS
 
 HEADER = Header(
-    1, Kind.REQUEST, b"m" * 16, b"c" * 16, "spiffe://local.test/agent/carol", b"i" * 16, b"k" * 32, 1,
-    "spiffe://local.test/agent/dave", b"j" * 16, 1, None, None, None, None, "quote", 1_000, 2_000, "quote.v1", 2,
-    b"b" * 32, b"d" * 32, None, 5, 0, None, None, 0, [],
-)  # fmt: skip
+    1,
+    Kind.REQUEST,
+    b"m" * 16,
+    b"c" * 16,
+    "spiffe://local.test/agent/carol",
+    b"i" * 16,
+    b"k" * 32,
+    1,
+    "spiffe://local.test/agent/dave",
+    b"j" * 16,
+    1,
+    None,
+    None,
+    None,
+    None,
+    "quote",
+    1_000,
+    2_000,
+    "quote.v1",
+    2,
+    b"b" * 32,
+    b"d" * 32,
+    None,
+    5,
+    0,
+    None,
+    None,
+    0,
+    [],
+)
 POSITION = {name: at for at, name in enumerate(Header._fields)}
 ENVELOPE = Envelope(encode_header(HEADER), b"p" * 68, b"chain", b"", b"note", b"s" * 32, b"hi")
 FRAME = encode_frame(ENVELOPE)
@@ -102,7 +129,13 @@ def test_lengths_moved_between_sections_never_raise_anything_else() -> None:
 
 @pytest.mark.parametrize(
     ("section", "bound"),
-    [("header", LIMITS.header), ("proof", 260), ("chain", LIMITS.chain), ("handover", LIMITS.link), ("note", LIMITS.note)],
+    [
+        ("header", LIMITS.header),
+        ("proof", 260),
+        ("chain", LIMITS.chain),
+        ("handover", LIMITS.link),
+        ("note", LIMITS.note),
+    ],
 )
 def test_each_section_has_its_bound(section: str, bound: int) -> None:
     decode_frame(encode_frame(ENVELOPE._replace(**{section: b"x" * bound})), LIMITS)
@@ -129,10 +162,8 @@ def test_a_frame_has_its_bound() -> None:
 @given(st.one_of(st.binary(max_size=400), st.binary(max_size=200).map(lambda tail: FRAME[:29] + tail)))
 def test_arbitrary_frames_raise_malformed_alone(data: bytes) -> None:
     for read in (decode_frame, decode_proof, decode_header):
-        try:
+        with contextlib.suppress(Malformed):
             read(data, LIMITS)
-        except Malformed:
-            pass
 
 
 # ── proofs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -171,7 +202,7 @@ def test_a_header_of_each_kind_comes_back(kind: Kind) -> None:
 
 
 def test_each_kind_asks_answers_or_steers() -> None:
-    assert OPENING | ANSWERING | STEERING == set(Kind)
+    assert set(Kind) == OPENING | ANSWERING | STEERING
     assert not OPENING & ANSWERING and not OPENING & STEERING and not ANSWERING & STEERING
 
 
@@ -207,10 +238,30 @@ def test_another_version_is_refused(version: int) -> None:
 
 @pytest.mark.parametrize("name", Header._fields)
 def test_each_position_has_its_type(name: str) -> None:
-    nil = name in ("recipient_instance", "topic", "stream_index", "in_reply_to", "cause", "handover_digest",
-                   "checkpoint_digest", "traceparent")  # fmt: skip
-    right = {int: 5, str: "spiffe://local.test/agent/erin", bytes: b"x" * 32, list: [], bool: True, dict: {}, float: 1.0}
-    kinds = {type(getattr(HEADER, name)), type(getattr(of_kind(Kind.EVENT), name)), type(getattr(of_kind(Kind.END), name))}
+    nil = name in (
+        "recipient_instance",
+        "topic",
+        "stream_index",
+        "in_reply_to",
+        "cause",
+        "handover_digest",
+        "checkpoint_digest",
+        "traceparent",
+    )
+    right = {
+        int: 5,
+        str: "spiffe://local.test/agent/erin",
+        bytes: b"x" * 32,
+        list: [],
+        bool: True,
+        dict: {},
+        float: 1.0,
+    }
+    kinds = {
+        type(getattr(HEADER, name)),
+        type(getattr(of_kind(Kind.EVENT), name)),
+        type(getattr(of_kind(Kind.END), name)),
+    }
     if nil:
         kinds |= {type(None)}
     if name in ("cause", "handover_digest", "checkpoint_digest"):
@@ -254,11 +305,23 @@ def test_sender_and_recipient_are_ids(name: str, who: str) -> None:
 @pytest.mark.parametrize(
     "extensions",
     [
-        [[1, True, b""]], [[1, False]], [[1, False, b"", 0]], [[True, False, b""]], [["1", False, b""]], [[1, 0, b""]],
-        [[1, False, "x"]], [[1, False, None]], [1], [[2, False, b""], [1, False, b""]], [[1, False, b""]] * 2,
-        [[-1, False, b""]], [[n, False, b""] for n in range(9)], [[1, False, [b""]]], [[]],
+        [[1, True, b""]],
+        [[1, False]],
+        [[1, False, b"", 0]],
+        [[True, False, b""]],
+        [["1", False, b""]],
+        [[1, 0, b""]],
+        [[1, False, "x"]],
+        [[1, False, None]],
+        [1],
+        [[2, False, b""], [1, False, b""]],
+        [[1, False, b""]] * 2,
+        [[-1, False, b""]],
+        [[n, False, b""] for n in range(9)],
+        [[1, False, [b""]]],
+        [[]],
     ],
-)  # fmt: skip
+)
 def test_extensions_have_one_form_and_unknown_critical_ones_are_refused(extensions: list[Any]) -> None:
     assert refuse_header(with_(extensions=extensions)) == "malformed.extension"
 
@@ -307,13 +370,28 @@ def test_every_flipped_bit_reads_canonically_or_is_malformed() -> None:
 
 def test_random_positions_of_a_header_raise_malformed_alone() -> None:
     rng = random.Random(29)
-    values: list[Any] = [None, True, -1, 0, 1, 1 << 63, "", "x", b"", b"x" * 16, b"x" * 32, [], [[]], [[1, False, b""]], {}, 1.5]
+    values: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        1,
+        1 << 63,
+        "",
+        "x",
+        b"",
+        b"x" * 16,
+        b"x" * 32,
+        [],
+        [[]],
+        [[1, False, b""]],
+        {},
+        1.5,
+    ]
     for _ in range(4000):
         row = list(HEADER)
         for _ in range(rng.randrange(1, 4)):
             row[rng.randrange(29)] = rng.choice(values)
         data = pack(row)
-        try:
+        with contextlib.suppress(Malformed):
             assert encode_header(decode_header(data, LIMITS)) == data
-        except Malformed:
-            pass

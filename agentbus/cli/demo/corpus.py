@@ -46,7 +46,7 @@ class Passage:
 class Hit:
     """A passage that fits a question; a higher ``score`` fits better, and compares only within one search."""
 
-    passage_id: str
+    id: str  # of the passage
     source: str
     score: float
     snippet: str
@@ -155,15 +155,26 @@ WHERE shelf MATCH ? ORDER BY score, shelf.rowid LIMIT ?
 
 _WORD = re.compile(r"\w+")
 _QUOTED = re.compile(r"[\"“'‘`]+(\w+)[\"”'’`]+")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Words that ask, and say nothing of what is asked about.
-_ASKING = frozenset(
-    ["a", "about", "actually", "an", "are", "be", "been", "can", "could", "did", "do", "does", "done", "explain", "get", "give", "happen", "happens", "how", "i", "it", "its", "just", "know", "let", "me", "mean", "means", "much", "my", "please", "shall", "should", "show", "so", "tell", "that", "the", "them", "there", "these", "they", "thing", "things", "this", "those", "to", "use", "used", "using", "want", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "work", "works", "would", "you", "your", "s", "t", "re", "ve", "am", "don", "doesn", "describe", "exactly", "way"]
+_ASKING = _words(
+    """a about actually an are be been can could did do does done explain get give happen happens how i it its just
+    know let me mean means much my please shall should show so tell that the them there these they thing things
+    this those to use used using want was we were what when where which who whom whose why will work works would
+    you your s t re ve am don doesn describe exactly way"""
 )
 # Words that join; in a text on programming they may be the very subject ("what does with do?").
-_JOINING = frozenset(
-    ["after", "all", "also", "and", "any", "as", "at", "because", "before", "between", "but", "by", "each", "else", "for", "from", "has", "have", "if", "in", "inside", "into", "is", "no", "not", "of", "off", "on", "only", "onto", "or", "other", "out", "over", "own", "than", "then", "through", "under", "until", "up", "upon", "vs", "while", "with", "within", "without"]
+_JOINING = _words(
+    """after all also and any as at because before between but by each else for from has have if in inside into is
+    no not of off on only onto or other out over own than then through under until up upon vs while with within
+    without"""
 )
-_SUBJECT = frozenset(["statement", "statements", "keyword", "keywords", "clause", "clauses", "expression", "operator", "loop", "loops", "block"])
+_SUBJECT = _words("statement statements keyword keywords clause clauses expression operator loop loops block")
 
 
 def terms(question: str) -> list[str]:
@@ -238,7 +249,7 @@ def _text(entry: os.DirEntry[str]) -> str | None:
             return None
         # The file may have become a link or a pipe since: neither is followed nor waited for.
         fd = os.open(entry.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with open(fd, "rb") as file:
+        with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return None
             data = file.read(FILE_MAX + 1)
@@ -261,27 +272,25 @@ _PY_TOP = re.compile(r"(?:async def|def|class|@\w)\b")
 
 
 def _split(text: str, *, python: bool) -> Iterator[str]:
-    """Passages of about 60 to 160 words on the borders of paragraphs; a heading or a top-level definition begins one."""
+    """Passages of about 60 to 160 words on the borders of paragraphs; a heading or definition begins one."""
     held: list[str] = []
     size = 0
     for block, starts in _blocks(text, python=python):
         for piece in _pieces(block):
             words = len(piece.split())
-            full = size >= WORDS_MIN and (size >= WORDS_GOOD or size + words > WORDS_MAX)
-            if held and (full or size + words > WORDS_MAX + WORDS_MIN or (starts and size >= WORDS_MIN // 2)):
+            full = size >= WORDS_GOOD or (size >= WORDS_MIN and size + words > WORDS_MAX)
+            over = size + words > WORDS_MAX + WORDS_MIN or sum(map(len, held)) + len(piece) > CHARS_MAX
+            if held and (full or over or (starts and size >= WORDS_MIN // 2)):
                 yield "\n\n".join(held)
                 held, size = [], 0
             held.append(piece)
             size += words
-            if sum(map(len, held)) > CHARS_MAX:
-                yield "\n\n".join(held)
-                held, size = [], 0
     if held:
         yield "\n\n".join(held)
 
 
 def _blocks(text: str, *, python: bool) -> Iterator[tuple[str, bool]]:
-    """(Block, whether it begins a section): paragraphs, with fenced code whole and other code beside what leads to it."""
+    """(Block, whether it begins a section): paragraphs, fenced code whole, other code with what leads to it."""
     block: list[str] = []
     fence = ""
     words = 0

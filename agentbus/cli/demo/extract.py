@@ -30,11 +30,13 @@ def summarise(question: str, passages: Sequence[Passage], *, sentences: int = 5)
     """The sentences of ``passages``, best passage first, that answer ``question`` best: at most ``sentences``.
 
     They come passage by passage, the one with the best sentence first, and within it as they stand there. None come
-    where no sentence has to do with the question.
+    where the passages hold next to nothing of the question: no answer is better than one to another question.
     """
     asked = [stem(term) for term in terms(question)]
     candidates = _candidates(asked, passages)
     weights = _weights(asked, passages)
+    if not _covered(candidates, weights):
+        return
     scores = _scores(candidates, weights, defines=bool(_DEFINES.match(question)), passages=len(passages))
     chosen = _choose(candidates, scores, sentences)
     best: dict[int, float] = {}
@@ -67,7 +69,7 @@ def split_sentences(paragraph: str) -> list[str]:
 
 
 # A sentence ends before what can begin one. "e.g. this" and "3.11 is" hold no end.
-_END = re.compile(r"([.!?](?:[\"”’')\]]|\*{1,2}|`{1,2})*)\s+(?=[\"“‘'(\[*`:_]*[A-Z0-9_])")
+_END = re.compile(r"([.!?](?:[\"”’')\]]|\*{1,2}|`{1,2})*)\s+(?=[(\[:]*[A-Z0-9_]|[(\[]*[\"“‘'*`]+\w)")
 _ABBREVIATED = re.compile(
     r"(?:^|[\s(\"“])(?:e\.g|i\.e|etc|vs|cf|al|ca|approx|incl|resp|viz|no|fig|sec|ch|eq|vol|pp?|mr|mrs|ms|dr|prof|st|inc"
     r"|[A-Za-z])$",
@@ -84,7 +86,9 @@ def stem(word: str) -> str:
     return word
 
 
-_SUFFIXES = tuple("ations ation ings ing ions ion ies ied ors ers or er ed es ly s e y".split())
+_SUFFIXES = tuple(
+    re.findall(r"\w+", "ations ation ings ing ions ion ies ied ors ers or er ed es ly s e y")
+)  # longest first
 
 
 # Candidates
@@ -173,8 +177,10 @@ def _unmarked(text: str) -> str:
 
 
 _COMMON = frozenset(
-    """a an and are as at be but by can for from has have if in is it its may not of on or that the this to when which
-    will with you your was were must should used""".split()
+    _WORD.findall(
+        """a an and are as at be but by can for from has have if in is it its may not of on or that the
+        this to when which will with you your was were must should used"""
+    )
 )
 _CODE = re.compile(
     r"::=|>>>|^\s*\.\.\. |\s[-=]>\s|[;{}]\s*$|^\s*(?:def|class|async def|from|import|return|raise|elif|except|assert)\s"
@@ -200,10 +206,15 @@ def _reads(text: str) -> bool:
 
 def _is_sentence(text: str) -> bool:
     words = len(text.split())
+    if _LISTS.match(text):
+        return False
     ended = re.search(r"[.!?][\"”’')\]*`]*$", text) is not None
-    begins = re.match(r"[\"“‘'(\[*`:_]*[A-Z0-9_]|[\"“‘'*`]+\w", text) is not None
+    begins = re.match(r"[\"“‘'(\[*`:_]*[A-Z0-9_]|[\"“‘'`]+\w", text) is not None
     balanced = text.count("(") == text.count(")")
     return ended and begins and balanced and 4 <= words <= 80 and _reads(text)
+
+
+_LISTS = re.compile(r"(?:Args|Arguments|Parameters|Attributes|Raises|Returns|Yields|Examples?|Usage):")
 
 
 # Worth
@@ -215,38 +226,45 @@ def _weights(asked: Sequence[str], passages: Sequence[Passage]) -> dict[str, flo
     weights = {}
     for term in dict.fromkeys(asked):
         count = sum(term in words for words in held)
-        if count:
-            weights[term] = math.log(1.5 + (len(held) - count + 0.5) / (count + 0.5))
+        weights[term] = math.log(1.5 + (len(held) - count + 0.5) / (count + 0.5))
     return weights
 
 
+_COVERED = 0.2  # of the question's weight; "how do I make tea" finds many a passage with "make"
+
+
+def _covered(candidates: Sequence[_Candidate], weights: dict[str, float]) -> bool:
+    best = max((sum(weights[t] for t in sorted(c.around | c.named)) for c in candidates), default=0.0)
+    return best > 0 and best >= _COVERED * sum(weights.values())
+
+
 _DEFINES = re.compile(r"\s*(?:what(?:'s|’s| is| are| does| do)|define|explain|who is|describe)\b", re.IGNORECASE)
-_SAYS = frozenset("is are means mean defines define refers refer describes specifies selects allows has".split())
+_SAYS = frozenset(_WORD.findall("is are means mean defines define refers refer describes specifies selects allows has"))
 _LEANS = re.compile(
     r"(?:This|These|That|Those|It|They|He|She|However|Otherwise|But|And|So|Also|Thus|Then|Therefore|Hence|Here|Such"
     r"|For example|For instance|In this|In particular|In that|In addition|The same|The following|See|Note that"
     r"|Changed in|New in|Deprecated|Added in)\b"
 )
-_BASE = re.compile(r"(?:See|Changed in|New in|Added in|Deprecated|PEP \d|\*\*PEP|Copyright|Licensed|TODO|FIXME|XXX)\b")
+_POINTS = re.compile(r"(?:See|Changed in|New in|Added in|Deprecated|PEP \d|\*\*PEP|Copyright|Licensed|TODO|FIXME)\b")
 
 
 def _scores(
     candidates: Sequence[_Candidate], weights: dict[str, float], *, defines: bool, passages: int
 ) -> list[float]:
+    held = frozenset[str]().union(*(c.around | c.named for c in candidates))
+    weights = {term: weight for term, weight in weights.items() if term in held}
     total = sum(weights.values())
-    if not total:
-        return [0.0] * len(candidates)
-    own = [_own(c, weights, total) for c in candidates]
+    own = [_own(c, weights, total) for c in candidates]  # not empty: _covered saw to it
     scores = []
     for i, c in enumerate(candidates):
         beside = max((own[j] for j in (i - 1, i + 1) if 0 <= j < len(own) and candidates[j].rank == c.rank), default=0)
         around = sum(weights[t] for t in weights if t in c.around) / total
         named = sum(weights[t] for t in weights if t in c.named) / total
-        score = own[i] + 0.15 * beside + 0.15 * around + 0.25 * named
+        score = own[i] + 0.3 * beside + 0.15 * around + 0.25 * named
         if defines and _is_definition(c, weights):
             score += 0.3
         score *= 1.0 + 0.1 / (1 + c.place)
-        score *= 1.0 - 0.3 * c.rank / max(passages, 1)
+        score *= 1.0 - 0.2 * c.rank / max(passages, 1)
         scores.append(score * _shape(c))
     return scores
 
@@ -267,22 +285,21 @@ def _is_definition(c: _Candidate, weights: dict[str, float]) -> bool:
 
 
 def _shape(c: _Candidate) -> float:
-    """Less for what is very short or long, leans on a sentence before it, or only announces what follows."""
+    """Less for what is very short or long, or only points elsewhere."""
     words = len(c.text.split())
     shape = 1.0
     if words < 7:
         shape *= 0.7
     elif words > 40:
         shape *= 0.8
-    if _BASE.match(c.text):
+    if _POINTS.match(c.text):
         shape *= 0.4
-    elif _LEANS.match(c.text):
-        shape *= 0.8
     return shape
 
 
-_ENOUGH = 0.45  # of the best score: below it a sentence dilutes the answer
+_ENOUGH = 0.55  # of the best score: below it a sentence dilutes the answer
 _REPEATS = 0.5  # how much of a sentence's worth its likeness to another can cost
+_ALONE = 0.6  # "This means" without the sentence before it
 _SAME = 0.75  # likeness from which on two sentences say the same
 
 
@@ -292,8 +309,14 @@ def _choose(candidates: Sequence[_Candidate], scores: Sequence[float], wanted: i
     bags = {i: frozenset(candidates[i].stems) for i in left}
     chosen: list[int] = []
     likeness = dict.fromkeys(left, 0.0)
+    leaning = {i for i in left if _LEANS.match(candidates[i].text)}
+
+    def worth(i: int) -> tuple[float, int]:
+        alone = i in leaning and not (i - 1 in chosen and candidates[i - 1].rank == candidates[i].rank)
+        return scores[i] * (1 - _REPEATS * likeness[i]) * (_ALONE if alone else 1.0), -i
+
     while left and len(chosen) < wanted:
-        top = max(left, key=lambda i: (scores[i] * (1 - _REPEATS * likeness[i]), -i))
+        top = max(left, key=worth)
         chosen.append(top)
         for i in left:
             likeness[i] = max(likeness[i], len(bags[i] & bags[top]) / max(len(bags[i] | bags[top]), 1))

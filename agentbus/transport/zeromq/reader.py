@@ -25,9 +25,7 @@ class Reader:
         drain: Reads until nothing is left (False) or the budget is spent (True).
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], drain: Callable[[], bool]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], drain: Callable[[], bool]) -> None:
         self._loop = loop
         self._fd = int(socket.getsockopt(zmq.FD))
         self._drain = drain

@@ -1,0 +1,248 @@
+"""The demo's story: a question answered on somebody's behalf, six attacks refused, the logs verified.
+
+Everything is real: processes, sockets, keys, a directory. Public names only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from agentbus import AgentBusError, Bus, Identity, Raw
+from agentbus.audit import Evidence
+from agentbus.cli.demo.agents import CORPUS, Read, Search
+from agentbus.cli.demo.processes import Processes
+from agentbus.testing.raw import RawPeer, sender_is
+
+DOMAIN: Final = "agents.local"
+SCOPES: Final = ["docs:read", "docs:search", "text:summarize"]
+AGENTS: Final = ("librarian", "summarizer", "planner")
+MODULE: Final = "agentbus.cli.demo.agents"
+
+
+@dataclass
+class Step:
+    """One thing that was tried, and whether it went as it should."""
+
+    name: str
+    ok: bool
+    code: str
+    ms: float
+
+
+@dataclass
+class Story:
+    """One run.
+
+    Args:
+        data: Where every node logs.
+        question: What alice asks.
+        corpus: A folder, or None for the texts of Python's own documentation.
+        tell: Prints a line.
+    """
+
+    data: Path
+    question: str
+    corpus: Path | None
+    tell: Callable[[str], None]
+    steps: list[Step] = field(default_factory=list)
+    answer: str = ""
+    citations: list[str] = field(default_factory=list)
+    verdicts: dict[str, Any] = field(default_factory=dict)
+    root: str = ""
+    _pending: dict[str, tuple[int, str]] = field(default_factory=dict)  # frame digest → (step, expected code)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step did what it should."""
+        return bool(self.steps) and all(step.ok for step in self.steps)
+
+    async def run(self) -> None:
+        """The whole story, and no process left behind."""
+        home = self.data / "home"
+        extra = {CORPUS: str(self.corpus)} if self.corpus else {}
+        os.environ.update(AGENTBUS_HOME=str(home), AGENTBUS_DATA=str(self.data))  # this process's own keys and logs
+        self.processes = Processes(self.data, home, extra)
+        try:
+            await self._set_up()
+            await self._question()
+            await self._attacks()
+            await self._revocation()
+            await self.operator.aclose()
+        finally:
+            await self.processes.stop()
+        await asyncio.to_thread(self._verify)
+
+    # ── the people ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _set_up(self) -> None:
+        began = time.monotonic()
+        self.url = await self.processes.up()
+        self.root = self.url.partition("#")[2].partition(".")[0]
+        self.operator = await Bus.connect(self.url, identity="user/operator", listen="")
+        await asyncio.gather(
+            *(self._enrol(name, ceiling=SCOPES, may_talk_to=["*"]) for name in AGENTS),
+            self._enrol("mallory", ceiling=["docs:search"], may_talk_to=["*"]),
+            self._enrol("user/alice", rights=SCOPES, may_talk_to=["*"]),
+        )
+        await asyncio.gather(*(self.processes.serve(f"{MODULE}:{name}", name) for name in AGENTS))
+        self.mallory = await RawPeer.connect(Identity.load("mallory"), url=self.url)
+        self._step("set up", True, "ok", began)
+        self.tell(f"directory, {', '.join(AGENTS)}: four processes, enrolled, over ZeroMQ with CURVE")
+
+    async def _enrol(self, name: str, **record: Any) -> None:
+        token = await self.operator.request("service/directory", Raw("CreatePrincipal", {"name": name, **record}))
+        await Identity.enrol(name, token=token["token"], url=self.url)
+
+    # ── the question ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _question(self) -> None:
+        began = time.monotonic()
+        self.tell(f"\nalice asks: {self.question}\n")
+        body = {"question": self.question}
+        ask = ["request", "planner", "Ask", json.dumps(body), "--as", "user/alice", "--stream", "--depth", "2"]
+        for scope in SCOPES:
+            ask += ["--delegate", scope]
+        for agent in AGENTS:
+            ask += ["--target", agent]
+        pieces = []
+        async for piece in self.processes.lines(*ask):
+            pieces.append(piece)
+            self.tell(f"  {piece['text']} [{piece['citation']}]")
+        self.answer = " ".join(piece["text"] for piece in pieces)
+        self.citations = list(dict.fromkeys(piece["citation"] for piece in pieces))
+        self._step("question answered", bool(pieces), "ok" if pieces else "empty", began)
+
+    # ── the attacks ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _attacks(self) -> None:
+        self.tell("\nmallory, enrolled and gone bad, tries:")
+        mallory = self.mallory
+        search = Search(question="closures")
+        planner = f"spiffe://{DOMAIN}/agent/planner"
+
+        async def flipped() -> str | None:
+            sealed = await mallory.seal("librarian", search)
+            frame = bytearray(sealed.frame)
+            frame[-1] ^= 1
+            return await mallory.deliver(sealed, frame=bytes(frame))
+
+        async def replayed() -> str | None:
+            sealed = await mallory.seal("librarian", search)
+            first = await mallory.deliver(sealed, wait=5)
+            if first != "ok":
+                return f"first: {first}"
+            await mallory.deliver(sealed, wait=0.2)
+            return self._unanswered("replayed frame", sealed.frame, "reject.replayed")
+
+        async def as_planner() -> str | None:
+            sealed = await mallory.seal("librarian", search, edit=sender_is(planner))
+            await mallory.deliver(sealed, wait=0.2)
+            return self._unanswered("signed as planner", sealed.frame, "reject.sender_key")
+
+        async def not_granted() -> str | None:
+            return await mallory.deliver(await mallory.seal("librarian", Read(passage=self.citations[0])), wait=5)
+
+        async def widened() -> str | None:
+            link = mallory.widened(mallory.bus.authority, "librarian", ["docs:read", "docs:search"])
+            return await mallory.deliver(await mallory.seal("librarian", search, handover=link), wait=5)
+
+        await self._attack("a frame with one bit flipped", flipped, "reject.body")
+        await self._attack("a replayed frame", replayed, "reject.replayed")
+        await self._attack("signing as planner", as_planner, "reject.sender_key")
+        await self._attack("a scope that was not granted", not_granted, "denied.scope")
+        await self._attack("a widened grant", widened, "reject.grant_widens")
+
+    async def _attack(self, name: str, work: Callable[[], Awaitable[str | None]], expected: str) -> None:
+        began = time.monotonic()
+        code = await work()
+        self._step(name, code == expected, code or "accepted or unanswered", began)
+        self.tell(f"  {'refused ' if code == expected else 'NOT REFUSED'} {name}: {code}")
+
+    def _unanswered(self, name: str, frame: bytes, expected: str) -> str:
+        """Before a signature has verified nobody is answered: what librarian made of it stands in its log."""
+        digest = hashlib.sha256(frame).hexdigest()
+        for row in Evidence.open(self.data / "librarian", directory=self.data / "directory", root=self.root).rows():
+            if row.get("frame") == digest:
+                return str(row["code"])
+        return f"not in librarian's log: {name}"
+
+    async def _revocation(self) -> None:
+        began = time.monotonic()
+        self.tell("\nplanner is revoked while it works:")
+        twin = await RawPeer.connect(Identity.load("planner"), url=self.url)
+        refused: dict[str, float] = {}
+        started = asyncio.Event()
+
+        async def alice() -> None:
+            watch = ["request", "planner", "Watch", "{}", "--as", "user/alice", "--stream"]
+            try:
+                async for _ in self.processes.lines(*watch):
+                    started.set()
+            except AgentBusError:
+                refused["user/alice"] = time.monotonic()
+
+        async def probe(agent: str) -> None:
+            while agent not in refused:
+                sealed = await twin.seal(agent, Raw("Nothing", {}))
+                sent = time.monotonic()
+                if await twin.deliver(sealed, wait=0.25) not in ("handler.missing",):
+                    refused[agent] = sent
+                await asyncio.sleep(0.002)
+
+        watching = asyncio.create_task(alice())
+        async with asyncio.timeout(10):
+            await started.wait()
+        probes = [asyncio.create_task(probe(agent)) for agent in ("librarian", "summarizer")]
+        await asyncio.sleep(0.1)
+        before = not refused
+        revoked = time.monotonic()
+        await self.operator.revoke("planner", reason="demo")
+        async with asyncio.timeout(10):
+            await asyncio.gather(watching, *probes)
+        await asyncio.gather(self.mallory.aclose(), twin.aclose())
+        ms = max(at - revoked for at in refused.values()) * 1000
+        good = before and len(refused) == 3
+        self._step("planner revoked in the middle", good, "reject.revoked" if good else "not refused", began)
+        self.tell(f"  {', '.join(sorted(refused))} all refused it {ms:.0f} ms after the operator asked")
+
+    # ── the record ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _verify(self) -> None:
+        began = time.monotonic()
+        nodes = sorted(p for p in self.data.iterdir() if p.is_dir() and any(p.glob("*.seg")))
+        evidence = Evidence.open(*nodes, directory=self.data / "directory", root=self.root)
+        report = evidence.verify()
+        self.tell(f"\n{len(nodes)} logs, verified offline against root key {self.root}:")
+        for name in ("AUTHENTIC", "KEY-VALID", "AUTHORISED", "INTACT"):
+            verdict = report[name]
+            self.verdicts[name] = {"ok": verdict.ok, "checked": verdict.checked, "problems": list(verdict.problems)}
+            self.tell(f"  {name:11} {'yes' if verdict.ok else 'NO'}  {verdict.checked} checked")
+        good = all(v["ok"] is True for v in self.verdicts.values())
+        self._step("logs verified offline", good, "ok" if good else "evidence.negative", began)
+        self._tamper(nodes)
+
+    def _tamper(self, nodes: list[Path]) -> None:
+        began = time.monotonic()
+        copy = self.data / "tampered"
+        shutil.copytree(self.data / "planner", copy / "planner")
+        segment = next(iter(sorted((copy / "planner").glob("0*.seg"))))
+        data = bytearray(segment.read_bytes())
+        data[len(data) // 2] ^= 0x01
+        segment.write_bytes(data)
+        report = Evidence.open(copy / "planner", directory=self.data / "directory", root=self.root).verify()
+        red = [name for name in self.verdicts if report[name].ok is False]
+        self._step("one flipped byte is found", bool(red), ",".join(red) or "not found", began)
+        self.tell(f"\na copy of planner's log with one byte flipped: {', '.join(red) or 'NOTHING'} turns red")
+        shutil.rmtree(copy)
+
+    def _step(self, name: str, ok: bool, code: str, began: float) -> None:
+        self.steps.append(Step(name, ok, code, round((time.monotonic() - began) * 1000, 1)))

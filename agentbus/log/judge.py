@@ -1,0 +1,138 @@
+"""Judging one logged message again: AUTHENTIC, KEY-VALID, AUTHORISED, each on its own.
+
+Each question is asked even where another one was answered with no, but a message without a good instance statement has
+no key to ask about: it is not AUTHENTIC, and the other two are not asked.
+"""
+
+from __future__ import annotations
+
+from agentbus.crypto.cache import SignatureCache
+from agentbus.crypto.keys import VerifyKey, thumbprint
+from agentbus.crypto.merkle import leaf_hash, root_from_path
+from agentbus.crypto.signing import Purpose
+from agentbus.delegation.grant import target_within
+from agentbus.delegation.statements import Instance
+from agentbus.delegation.trust import NeedsTrust, Trust
+from agentbus.errors import AgentBusError, Rejected
+from agentbus.log.entry import ACCEPTED, Message, Received
+from agentbus.log.history import History, Statements
+from agentbus.log.read import LogFolder
+from agentbus.log.report import Tally, Verdict
+
+# The very functions of step 13: a copy of them here could come to judge otherwise than they did live.
+from agentbus.protocol.opening import _chain, _handover
+from agentbus.protocol.sealing import batch_body
+from agentbus.wire.frame import Envelope, decode_proof
+from agentbus.wire.header import OPENING, Flag, Header
+from agentbus.wire.limits import LIMITS
+
+
+class Judge:
+    """Answers three of the questions about every message of one log."""
+
+    def __init__(self, log: LogFolder, history: History, statements: Statements) -> None:
+        self._log = log
+        self._history = history
+        self._statements = statements
+        self._cache = SignatureCache()
+        self._authentic, self._key_valid, self._authorised = Tally(), Tally(), Tally()
+        if history.problem:
+            self._key_valid.problem(history.problem)
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """What was found."""
+        return {
+            "AUTHENTIC": self._authentic.verdict(nothing="no messages"),
+            "KEY-VALID": self._key_valid.verdict(nothing="no accepted messages"),
+            "AUTHORISED": self._authorised.verdict(nothing="no accepted messages"),
+        }
+
+    def message(self, entry: Message, header: Header) -> None:
+        """Judge one message."""
+        self._authentic.checked += 1
+        sender = self._statements.get(entry.statement)
+        where = f"entry {entry.position}"
+        if sender is None:
+            self._authentic.problem(f"{where}: no instance statement beside the log that {header.sender} signed")
+            return
+        try:
+            self._check_signature(entry, header, sender)
+        except AgentBusError as error:
+            self._authentic.problem(f"{where}: {error}")
+        if isinstance(entry, Received) and entry.code != ACCEPTED:
+            return  # it was refused: authentic and no more is what the log says of it
+        size, revocations = _judged_under(entry, header)
+        self._key_valid.checked += 1
+        try:
+            trust = self._statements.trust_at(size, [entry.statement], entry.instant)
+            if trust is None:
+                self._key_valid.problem(f"{where}: judged under {size} entries of the directory, whose log ends before")
+                return
+            self._check_key(entry, sender, trust, revocations)
+        except AgentBusError as error:
+            self._key_valid.problem(f"{where}: {error}")
+        self._authorised.checked += 1
+        try:
+            self._check_chain(entry, header, size)
+        except AgentBusError as error:
+            self._authorised.problem(f"{where}: {error}")
+
+    def _check_signature(self, entry: Message, header: Header, sender: Instance) -> None:
+        """Steps 9 (whose key) and 10 of opening."""
+        named = (sender.principal, sender.instance_id, thumbprint(sender.key))
+        if named != (header.sender, header.sender_instance, header.sender_key) or "envelope" not in sender.purposes:
+            raise Rejected("reject.sender_key", "the instance statement is not about the key that the header names")
+        proof = decode_proof(entry.proof, LIMITS)
+        root = root_from_path(leaf_hash(entry.header), proof.position, proof.n, proof.path)
+        signed = batch_body(header.sender_key, header.sender_instance, proof.n, root)
+        purpose = Purpose.REPLAY_BATCH if header.flags & Flag.REPLAY else Purpose.BATCH
+        self._cache.verify(VerifyKey(sender.key), purpose, signed, proof.signature)
+
+    def _check_key(self, entry: Message, sender: Instance, trust: Trust, revocations: int) -> None:
+        """The key counted under the directory of then, and nothing said later takes it back to before that instant."""
+        code = trust.refuses(sender, entry.instant)
+        if code is not None:
+            raise Rejected(code, f"the key, instance or principal behind {sender.principal} did not count")
+        if trust.revocation_seq != revocations:
+            raise Rejected(
+                "reject.statement_order",
+                f"judged under {revocations} revocations, {trust.size} entries hold {trust.revocation_seq}",
+            )
+        if isinstance(entry, Received) and entry.connection not in (None, sender.curve_key):
+            raise Rejected("reject.connection", f"{sender.principal} was not at the connection this came over")
+        identity = self._history.full.keys[sender.identity_key]
+        if identity.state == "compromised" and identity.since <= entry.instant:
+            raise Rejected("reject.revoked", f"the identity key of {sender.principal} was in other hands by then")
+
+    def _check_chain(self, entry: Message, header: Header, size: int) -> None:
+        """Step 13 of opening, and the targets that ``decide`` looked at."""
+        chain = self._log.blob(entry.chain)
+        handover = self._log.blob(entry.handover) if entry.handover is not None else b""
+        if chain is None or handover is None:
+            raise Rejected("reject.chain_digest", "chain or handover is not among the blobs")
+        envelope = Envelope(entry.header, entry.proof, chain, handover, entry.note, b"", b"")
+        digests = [entry.statement]
+        while True:
+            trust = self._statements.trust_at(size, digests, entry.instant)
+            assert trust is not None  # the caller asked for this size just before
+            try:
+                authority = _chain(header, envelope, trust, entry.instant, self._cache)
+                _handover(header, envelope, authority, trust, entry.instant, self._cache)
+                break
+            except NeedsTrust as needs:
+                found = [self._statements.of_key(key, entry.instant) for key in needs.keys]
+                more = [digest for digest in found if digest is not None and digest not in digests]
+                if len(more) < len(found):
+                    raise Rejected("reject.grant_key", "a link's instance statement is not beside the log") from needs
+                digests += more
+        if isinstance(entry, Received) and header.kind in OPENING:
+            for link in authority.links:
+                if not target_within(link.grant.targets, header.recipient, trust.domain):
+                    raise Rejected("denied.target", f"link {link.grant.n} does not name {header.recipient} as a target")
+
+
+def _judged_under(entry: Message, header: Header) -> tuple[int, int]:
+    """Directory size and revocation seq: the receiver's for what came, what the header names for what was sent."""
+    if isinstance(entry, Received):
+        return entry.directory_size, entry.revocation_seq
+    return header.directory_size, header.revocation_seq

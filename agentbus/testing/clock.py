@@ -1,0 +1,49 @@
+"""A clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from agentbus.wire.limits import SECOND
+
+START: Final = 1_767_268_800 * SECOND
+"""2026-01-01 12:00 UTC in microseconds, as in :mod:`agentbus.testing.draw`."""
+
+
+class ManualClock:
+    """Wall and monotonic time in microseconds; both move only by :meth:`advance`.
+
+    Args:
+        start: The instant it shows first.
+    """
+
+    def __init__(self, start: int = START) -> None:
+        self._now = start
+        self._mono = 0
+        self._watchers: list[Callable[[], None]] = []
+
+    def now(self) -> int:
+        """Microseconds since 1970-01-01 UTC."""
+        return self._now
+
+    def mono(self) -> int:
+        """Microseconds that never go back."""
+        return self._mono
+
+    def advance(self, seconds: float) -> None:
+        """Move on, then tell whoever watches: nodes expire what is due and start renewals.
+
+        What they start runs when the event loop next does; ``await net.advance(seconds)`` lets it.
+        """
+        if seconds < 0:
+            raise ValueError("time goes forward; start another clock for an earlier one")
+        step = round(seconds * SECOND)
+        self._now += step
+        self._mono += step
+        for watcher in list(self._watchers):
+            watcher()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` after every step."""
+        self._watchers.append(watcher)

@@ -1,0 +1,171 @@
+"""What an auditor concludes, and from what an attacker did."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from loglab import ORIGIN, Lab
+
+from agentbus.crypto.keys import SigningKey
+from agentbus.log import entry
+from agentbus.log.checkpoint import sign_checkpoint
+from agentbus.log.read import read_log
+from agentbus.testing.draw import NOON
+
+POSITIVE = ("AUTHENTIC", "KEY-VALID", "AUTHORISED", "INTACT", "MISSING", "REDACTED")
+
+
+@pytest.fixture
+def lab() -> Lab:
+    return Lab()
+
+
+@pytest.fixture
+def folder(lab: Lab, tmp_path: Path) -> Path:
+    log = lab.open(tmp_path / "carol")
+    lab.write(log)
+    log.close()
+    return tmp_path / "carol"
+
+
+def test_an_honest_log_is_good_in_every_respect(lab: Lab, folder: Path) -> None:
+    report = lab.verify(folder)
+    assert {name: report[name].ok for name in POSITIVE} == dict.fromkeys(POSITIVE, True), report.as_dict()
+    assert report["AUTHENTIC"].checked == 4 and report["INTACT"].checked == 7
+    assert report["COMPLETE"].ok is None and report["COMPLETE"].reason
+    assert report.ok
+
+
+def test_a_flip_of_any_byte_of_any_segment_is_seen(lab: Lab, folder: Path) -> None:
+    """Somebody with the disk changes one byte, anywhere."""
+    flips = 0
+    for path in sorted(folder.glob("*.seg")):
+        good = path.read_bytes()
+        for at in range(len(good)):
+            bad = bytearray(good)
+            bad[at] ^= 1 << (at % 8)
+            path.write_bytes(bytes(bad))
+            assert lab.verify(folder)["INTACT"].ok is False, f"{path.name} byte {at}"
+            flips += 1
+        path.write_bytes(good)
+    assert flips > 1000
+    assert lab.verify(folder).ok
+
+
+def test_a_cut_at_any_byte_is_seen(lab: Lab, folder: Path) -> None:
+    path = folder / "00000000.seg"
+    good = path.read_bytes()
+    for length in range(0, len(good), 7):
+        path.write_bytes(good[:length])
+        assert lab.verify(folder)["INTACT"].ok is False, length
+
+
+def test_dropping_a_record_with_its_checksum_is_seen(lab: Lab, folder: Path) -> None:
+    """The attacker repairs lengths and checksums: only the signed root is left to tell."""
+    from agentbus.log.records import encode_records
+
+    kept = [item.data for item in read_log(folder).entries()]  # type: ignore[union-attr]
+    (folder / "00000000.seg").write_bytes(encode_records([*kept[:2], *kept[3:]]))
+    assert lab.verify(folder)["INTACT"].ok is False
+
+
+def test_a_log_signed_by_another_key_is_not_this_nodes(lab: Lab, folder: Path) -> None:
+    """The attacker writes the whole log anew, with a checkpoint of its own."""
+    said = read_log(folder).said
+    assert said is not None
+    (folder / "checkpoint").write_bytes(sign_checkpoint(ORIGIN, said.size, said.root, SigningKey(b"m" * 32)))
+    verdict = lab.verify(folder)["INTACT"]
+    assert verdict.ok is False and "no log key" in verdict.problems[0]
+
+
+def test_without_a_checkpoint_nothing_vouches(lab: Lab, folder: Path) -> None:
+    (folder / "checkpoint").unlink()
+    assert lab.verify(folder)["INTACT"].ok is False
+
+
+def test_another_root_key_makes_everything_negative(lab: Lab, folder: Path) -> None:
+    from agentbus.log.verify import verify_log
+
+    report = verify_log(folder, events=lab.world.entries, root=bytes(32))
+    assert report["AUTHENTIC"].ok is False and report["KEY-VALID"].ok is False and not report.ok
+
+
+def test_a_chain_that_widens_is_not_authorised(lab: Lab, tmp_path: Path) -> None:
+    """Carol's node says it accepted what it never should have."""
+    log = lab.open(tmp_path / "x")
+    log.put_blob(lab.statements["erin"])
+    log.put_blob(lab.statements["carol"])
+    lab.log(log, lab.request("alice -[quote]-> erin -[quote,pay]-> dave"), "dave", sent=False)
+    log.close()
+    report = lab.verify(tmp_path / "x")
+    assert report["AUTHENTIC"].ok and report["INTACT"].ok and report["KEY-VALID"].ok
+    assert report["AUTHORISED"].ok is False and "reject.grant_widens" in report["AUTHORISED"].problems[0]
+
+
+def test_refused_messages_are_authentic_and_no_more(lab: Lab, tmp_path: Path) -> None:
+    log = lab.open(tmp_path / "x")
+    log.put_blob(lab.statements["carol"])
+    widened = lab.request("alice -[quote]-> erin -[quote,pay]-> dave")
+    lab.log(log, widened, "dave", sent=False, code="reject.grant_widens")
+    log.close()
+    report = lab.verify(tmp_path / "x")
+    assert report["AUTHENTIC"].checked == 2 and report["AUTHORISED"].ok is None and report.ok
+
+
+def test_a_revocation_that_was_known_makes_acceptance_wrong_and_a_later_one_does_not(lab: Lab, tmp_path: Path) -> None:
+    before = (lab.world.trust.size, 0)
+    frames = lab.request()
+    lab.world.revoke("instance", lab.world["dave"].running.instance_id)
+    for name, (size, number), good in (("early", before, True), ("late", (lab.world.trust.size, 1), False)):
+        log = lab.open(tmp_path / name)
+        log.put_blob(lab.statements["erin"])
+        log.put_blob(lab.statements["carol"])
+        lab.log(log, frames, "dave", sent=False, directory_size=size, revocation_seq=number)
+        log.close()
+        assert lab.verify(tmp_path / name)["KEY-VALID"].ok is good
+
+
+def test_a_body_is_missing_until_a_redaction_says_why(lab: Lab, tmp_path: Path) -> None:
+    from agentbus.wire.frame import decode_frame
+    from agentbus.wire.header import decode_header
+    from agentbus.wire.limits import LIMITS
+
+    frames = lab.request()
+    log = lab.open(tmp_path / "x")
+    log.put_blob(lab.statements["erin"])
+    log.put_blob(lab.statements["carol"])
+    lab.log(log, frames, "dave", sent=False, bodies=False)
+    log.checkpoint()
+    assert lab.verify(tmp_path / "x")["MISSING"].ok is False
+    for frame in frames:
+        header = decode_header(decode_frame(frame, LIMITS).header, LIMITS)
+        log.append(
+            [entry.redaction(log.size, NOON, commitment=header.body_commitment, authority="user/alice", reason="asked")]
+        )
+    log.close()
+    report = lab.verify(tmp_path / "x")
+    assert report["MISSING"].ok and report["REDACTED"].checked == 2 and report.ok
+
+
+def test_what_came_after_the_checkpoint_is_read_and_said_not_to_be_covered(lab: Lab, tmp_path: Path) -> None:
+    log = lab.open(tmp_path / "x")
+    lab.write(log)
+    log.checkpoint()
+    log.append([entry.closed(log.size, NOON)])
+    verdict = lab.verify(tmp_path / "x")["INTACT"]
+    assert verdict.ok and "1 entries after the checkpoint" in verdict.reason
+    shutil.copytree(tmp_path / "x", tmp_path / "y")
+    with (tmp_path / "y" / "00000000.seg").open("ab") as file:
+        file.write(b"\0\0\0\x09torn")
+    verdict = lab.verify(tmp_path / "y")["INTACT"]
+    assert verdict.ok is False and "torn tail" in verdict.problems[0]
+    log.close()
+
+
+def test_reading_changes_nothing(lab: Lab, folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    lab.verify(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    lab.open(folder).close()
