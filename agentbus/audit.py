@@ -25,7 +25,7 @@ from typing import Any, Final
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.delegation.chain import Authority
 from agentbus.errors import AgentBusError, ConfigError, LogError, NotVerified
-from agentbus.log.entry import ACCEPTED, Received, Sent, decode_entry
+from agentbus.log.entry import ACCEPTED, Received, Refused, Sent, decode_entry
 from agentbus.log.entry import Message as LoggedMessage
 from agentbus.log.history import History
 from agentbus.log.read import LogFolder, Numbered, read_log
@@ -204,6 +204,19 @@ class Evidence:
         """
         return (message.as_row() for message in self.messages())
 
+    def refusals(self) -> Iterator[dict[str, Any]]:
+        """What was refused before anybody's signature had verified: nobody is named, for nobody is known.
+
+        Returns:
+            Rows of log, position, time, connection, code and frame (SHA-256 of the frame, in hex).
+
+        Raises:
+            NotVerified: :meth:`verify` did not run.
+        """
+        if self._logs is None:
+            raise NotVerified("evidence.not_verified", "call verify() first, and look at its report")
+        return (row for name, log in self._logs.items() for row in _refusals_of(name, log))
+
     def _select(
         self,
         logs: dict[str, LogFolder],
@@ -260,6 +273,23 @@ def _messages_of(name: str, log: LogFolder) -> Iterator[Message]:
         except AgentBusError:
             continue  # the report names it
         yield _message(name, log, entry, header)
+
+
+def _refusals_of(name: str, log: LogFolder) -> Iterator[dict[str, Any]]:
+    for item in log.entries():
+        try:
+            entry = decode_entry(item.data) if isinstance(item, Numbered) else None
+        except AgentBusError:
+            continue  # the report names it
+        if isinstance(entry, Refused):
+            yield {
+                "log": name,
+                "position": entry.index,
+                "time": datetime.fromtimestamp(entry.instant / 1_000_000, UTC).isoformat(),
+                "connection": b64(entry.connection) if entry.connection else None,
+                "code": entry.code,
+                "frame": entry.digest.hex(),
+            }
 
 
 def _message(name: str, log: LogFolder, entry: LoggedMessage, header: Header) -> Message:

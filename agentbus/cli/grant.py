@@ -53,7 +53,8 @@ def _read(path: Path) -> Any:
 def show(path: Path, as_json: bool) -> None:
     """The chain in FILE as a tree, with what each link narrowed. Its signatures are checked by whoever relies on it."""
     authority = _read(path)
-    say({"id": authority.id, "links": [_link(link) for link in authority.links]}, draw(authority), as_json=as_json)
+    text = f"{authority.tree()}\nuntil {authority.expires:%Y-%m-%d %H:%M:%S} UTC, id {authority.id}"
+    say({"id": authority.id, "links": [_link(link) for link in authority.links]}, text, as_json=as_json)
 
 
 def _link(link: Any) -> dict[str, Any]:
@@ -67,21 +68,6 @@ def _link(link: Any) -> dict[str, Any]:
         "depth": of.depth,
         "expires": of.expires,
     }
-
-
-def draw(authority: Any) -> str:
-    """A chain as a tree."""
-    first = authority.links[0].grant
-    lines = [f"{first.issuer.short}  ({first.root_kind} root)"]
-    above: Any = None
-    for link in authority.links:
-        of = link.grant
-        allowed = ", ".join(str(s) for s in of.scopes) or "nothing"
-        lost = [] if above is None else [str(s) for s in above.scopes if s not in of.scopes]
-        narrowed = f"  (without {', '.join(lost)})" if lost else ""
-        lines.append(f"{'   ' * of.n}└─ {of.audience.short}: {allowed}{narrowed}, depth {of.depth}")
-        above = of
-    return "\n".join([*lines, f"until {authority.expires:%Y-%m-%d %H:%M:%S} UTC, id {authority.id}"])
 
 
 @grant.command()

@@ -105,6 +105,20 @@ class Authority:
         """When it ends, in microseconds."""
         return min(link.grant.expires for link in self.links)
 
+    def tree(self) -> str:
+        """The chain drawn as a tree, a line for each link, with what each narrowed."""
+        first = self.links[0].grant
+        lines = [f"{first.issuer.short} ({first.root_kind} root)"]
+        above = None
+        for link in self.links:
+            of = link.grant
+            allowed = ", ".join(map(str, of.scopes)) or "nothing"
+            lost = [str(s) for s in above.scopes if s not in of.scopes] if above else []
+            without = f" (without {', '.join(lost)})" if lost else ""
+            lines.append(f"{'   ' * of.n}└─ {of.audience.short}: {allowed}{without}, depth {of.depth}")
+            above = of
+        return "\n".join(lines)
+
     def to_bytes(self) -> bytes:
         """The chain's bytes, as they travel."""
         return self.data

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
-
 import pytest
 from nacl.public import PrivateKey
 
@@ -37,17 +32,6 @@ class TestZeroMQ(TransportConformance):
             ),
             key,
         )
-
-
-if find_spec("uvloop"):  # an optional dependency: where it is installed, it has to work
-
-    class TestZeroMQOnUvloop(TestZeroMQ):
-        @pytest.fixture
-        def event_loop_policy(self) -> Any:
-            return import_module("uvloop").EventLoopPolicy()
-
-        async def test_it_runs_on_uvloop(self) -> None:
-            assert type(asyncio.get_running_loop()).__module__.startswith("uvloop")
 
 
 async def test_a_hub_closes_everybody_who_listens() -> None:

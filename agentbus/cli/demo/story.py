@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentbus import AgentBusError, Bus, Identity, Raw
-from agentbus.audit import Evidence
+from agentbus.audit import Evidence, Message
 from agentbus.cli.demo.agents import CORPUS, Read, Search
 from agentbus.cli.demo.processes import Processes
 from agentbus.testing.raw import RawPeer, sender_is
@@ -121,6 +121,32 @@ class Story:
         self.citations = list(dict.fromkeys(piece["citation"] for piece in pieces))
         self._step("question answered", bool(pieces), "ok" if pieces else "empty", began)
 
+        self._draw()
+
+    def _draw(self) -> None:
+        """The chain behind the deepest request, and who asked whom in this conversation."""
+        evidence = self._evidence(*(self.data / name for name in AGENTS))
+        evidence.verify()
+        asked = [m for m in evidence.messages(user="alice", accepted=True) if m.header.in_reply_to is None]
+        chains = [m.authority for m in asked if m.authority is not None]
+        if not chains:
+            self._step("chain drawn", False, "no accepted request in the logs", time.monotonic())
+            return
+        self.tell("\nthe chain behind the deepest request:")
+        for line in max(chains, key=lambda authority: len(authority.links)).tree().splitlines():
+            self.tell(f"  {line}")
+        self.tell("the conversation:")
+        first = min(m.instant for m in asked)
+        reads = [m for m in asked if m.action == "Read"]
+        for m in sorted((m for m in asked if m.action != "Read"), key=lambda m: m.instant):
+            self._line(m, first, "")
+        for m in reads[:1]:
+            self._line(m, first, f" and {len(reads) - 1} more like it" if len(reads) > 1 else "")
+
+    def _line(self, m: Message, first: int, more: str) -> None:
+        at = (m.instant - first) / 1000
+        self.tell(f"  {at:7.1f} ms  {m.sender.short:12} → {m.recipient.short:11} {m.action}{more}")
+
     # ── the attacks ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _attacks(self) -> None:
@@ -170,10 +196,13 @@ class Story:
     def _unanswered(self, name: str, frame: bytes, expected: str) -> str:
         """Before a signature has verified nobody is answered: what librarian made of it stands in its log."""
         digest = hashlib.sha256(frame).hexdigest()
-        for row in Evidence.open(self.data / "librarian", directory=self.data / "directory", root=self.root).rows():
-            if row.get("frame") == digest:
-                return str(row["code"])
-        return f"not in librarian's log: {name}"
+        evidence = self._evidence(self.data / "librarian")
+        evidence.verify()
+        codes = [row["code"] for row in evidence.refusals() if row["frame"] == digest]
+        return str(codes[0]) if codes else f"not in librarian's log: {name}"
+
+    def _evidence(self, *logs: Path) -> Evidence:
+        return Evidence.open(*logs, directory=self.data / "directory", root=self.root)
 
     async def _revocation(self) -> None:
         began = time.monotonic()
@@ -219,8 +248,7 @@ class Story:
     def _verify(self) -> None:
         began = time.monotonic()
         nodes = sorted(p for p in self.data.iterdir() if p.is_dir() and any(p.glob("*.seg")))
-        evidence = Evidence.open(*nodes, directory=self.data / "directory", root=self.root)
-        report = evidence.verify()
+        report = self._evidence(*nodes).verify()
         self.tell(f"\n{len(nodes)} logs, verified offline against root key {self.root}:")
         for name in ("AUTHENTIC", "KEY-VALID", "AUTHORISED", "INTACT"):
             verdict = report[name]
@@ -238,7 +266,7 @@ class Story:
         data = bytearray(segment.read_bytes())
         data[len(data) // 2] ^= 0x01
         segment.write_bytes(data)
-        report = Evidence.open(copy / "planner", directory=self.data / "directory", root=self.root).verify()
+        report = self._evidence(copy / "planner").verify()
         red = [name for name in self.verdicts if report[name].ok is False]
         self._step("one flipped byte is found", bool(red), ",".join(red) or "not found", began)
         self.tell(f"\na copy of planner's log with one byte flipped: {', '.join(red) or 'NOTHING'} turns red")

@@ -23,6 +23,7 @@ HEARTBEAT: Final = 1000  # ms between pings; with the next line a stopped peer i
 HEARTBEAT_TIMEOUT: Final = 3000  # ms of silence after which the other side is gone
 HANDSHAKE: Final = 5000  # ms; libzmq waits 30 s, which lets half-open connections pile up
 LINGER: Final = 800  # ms that accepted frames have to leave at aclose, within the port's 1 s
+HANDSHAKE_SIZE: Final = 1024  # bytes; MAXMSGSIZE counts for the handshake's commands, too: HELLO has 200
 CURVE_OVERHEAD: Final = 64  # bytes; MAXMSGSIZE counts the MESSAGE command, 33 bytes longer than the frame in it
 ZAP_DOMAIN: Final = b"agentbus"
 
@@ -90,7 +91,7 @@ def _limit(socket: zmq.Socket[bytes], settings: Settings) -> None:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, settings.high_water)
     socket.setsockopt(zmq.RCVHWM, settings.high_water)
-    socket.setsockopt(zmq.MAXMSGSIZE, settings.max_frame + CURVE_OVERHEAD)
+    socket.setsockopt(zmq.MAXMSGSIZE, max(settings.max_frame + CURVE_OVERHEAD, HANDSHAKE_SIZE))
     socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT)
     socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT)
