@@ -30,7 +30,7 @@ from agentbus.errors import (
 )
 from agentbus.identity import Identity
 from agentbus.log.base import LogStore
-from agentbus.protocol.engine import Engine, Local
+from agentbus.protocol.engine import Engine, Local, ToSign
 from agentbus.protocol.events import Answered, Asked, Ended, Event, Refused, Steered
 from agentbus.protocol.exchange import Exchange
 from agentbus.runtime import problems
@@ -205,6 +205,7 @@ class Node:
         local = Local(identity.id, instance.epoch, instance.instance_id, key.id, standing)
         voice = Voice(identity, key, local, instance, statement)
         self._voices[instance.instance_id] = voice
+        self.recorder.log.put_blob(statement)  # it names the log's key: without it nobody could verify a checkpoint
         self._engine.add_local(local)
         self._schedule_renewal(voice)
         return voice
@@ -359,8 +360,11 @@ class Node:
             return
         for batch in self._engine.take_batches():
             voice = self._voices.get(batch.local.instance_id)
-            if voice is not None:
-                self._engine.attach(batch, sign(voice.key, Purpose.BATCH, batch.batch.to_sign))
+            code = "agent.gone" if voice is None else self.source.trust.refuses(voice.instance, self.clock.now())
+            if voice is None or code is not None:
+                self._unsigned(batch, code or "agent.gone")
+                continue
+            self._engine.attach(batch, sign(voice.key, Purpose.BATCH, batch.batch.to_sign))
         frames = self._engine.take_frames()
         if frames:
             group = [(route.peer, frame, draft) for route, frame, draft in frames]
@@ -369,6 +373,13 @@ class Node:
                 if not route.offer(frame):
                     self._undeliverable(draft.digest)
         self._rearm()
+
+    def _unsigned(self, batch: ToSign, code: str) -> None:
+        """Who was revoked, suspended or has left signs nothing any more: nobody would accept it."""
+        for draft in batch.batch.drafts:
+            waiter = self._waiters.pop(draft.digest, None)
+            if waiter is not None:
+                waiter.failed(Rejected(code, f"{batch.local.principal.short} itself counts no more, so it signs nothing"))
 
     def _undeliverable(self, digest: bytes) -> None:
         self.recorder.unsent(digest, "the connection takes no more", self.clock.now())
