@@ -148,11 +148,7 @@ class Bus(Caller):
             yield
         finally:
             for service in reversed(started):
-                self._services.remove(service)
-                self._node.set_rules(policy_of(self._services))
-                await service.aclose(drain)
-                if service.voice is not self._voice:
-                    self._node.leave(service.voice)
+                await self._stop_service(service, drain)
 
     async def _start_service(self, agent: Agent[Any]) -> Service:
         who = self._node.name_id(agent.name)
@@ -162,9 +158,23 @@ class Bus(Caller):
         service = Service(agent, self._node, voice)
         self._services.append(service)
         self._node.set_rules(policy_of(self._services))
-        await service.open()
-        await self._describe(service)
+        try:
+            await service.open()
+            await self._describe(service)
+        except BaseException:
+            await self._stop_service(service)
+            raise
         return service
+
+    async def _stop_service(self, service: Service, drain: float = 0.0) -> None:
+        """Its rules stay until it has stopped: who asks meanwhile is told so, and not that there is no handler."""
+        try:
+            await service.aclose(drain)
+        finally:
+            self._services.remove(service)
+            self._node.set_rules(policy_of(self._services))
+            if service.voice is not self._voice:
+                self._node.leave(service.voice)
 
     async def _seat(self, agent: Agent[Any], who: PrincipalId) -> Voice:
         if who == self._voice.identity.id:

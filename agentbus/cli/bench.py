@@ -136,7 +136,7 @@ async def _unsigned(seconds: float) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        while socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+        while socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
             number, body = json.loads(socket.recv(zmq.NOBLOCK))
             future = waiting.pop(number, None)
             if future is not None and not future.done():
@@ -232,7 +232,7 @@ def _crypto() -> dict[str, float]:
             )  # fmt: skip
         for batch in engine.take_batches():
             engine.attach(batch, sign(carol.instance, Purpose.BATCH, batch.batch.to_sign))
-        return [frame for _, frame, _ in engine.take_frames()]
+        return [ready.frame for ready in engine.take_frames()]
 
     def open_all(frames: list[bytes], cache: SignatureCache) -> None:
         for frame in frames:

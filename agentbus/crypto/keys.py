@@ -10,7 +10,7 @@ Rule 3: randomness is an argument: a seed goes in.
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from nacl.bindings import (
@@ -32,6 +32,7 @@ CODES: Final = {
 }
 
 
+@lru_cache(maxsize=8192)
 def thumbprint(raw: bytes, curve: str = "Ed25519") -> bytes:
     """The RFC 7638 thumbprint of an OKP key (RFC 8037): its key id, 32 bytes."""
     return hashlib.sha256(f'{{"crv":"{curve}","kty":"OKP","x":"{b64(raw)}"}}'.encode()).digest()
@@ -82,6 +83,12 @@ class VerifyKey:
 
     def __repr__(self) -> str:
         return f"VerifyKey({b64(self.raw)})"
+
+
+@lru_cache(maxsize=8192)
+def checked_key(raw: bytes) -> VerifyKey:
+    """A :class:`VerifyKey`, remembered: the valid-point check costs as much as a signature."""
+    return VerifyKey(raw)
 
 
 class SigningKey:

@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 from agentbus.crypto.cache import SignatureCache
-from agentbus.crypto.keys import VerifyKey
+from agentbus.crypto.keys import VerifyKey, checked_key
 from agentbus.crypto.signing import Purpose, verify
-from agentbus.delegation.grant import Link, chain_digest, decode_link, decode_links, encode_chain, targets_within
+from agentbus.delegation.grant import Grant, Link, chain_digest, decode_link, decode_links, encode_chain, targets_within
 from agentbus.delegation.scope import all_within
 from agentbus.delegation.statements import directory_id
 from agentbus.delegation.trust import USABLE, NeedsTrust, Trust
@@ -109,11 +109,11 @@ class Authority:
         """The chain drawn as a tree, a line for each link, with what each narrowed."""
         first = self.links[0].grant
         lines = [f"{first.issuer.short} ({first.root_kind} root)"]
-        above = None
+        above: Grant | None = None
         for link in self.links:
             of = link.grant
             allowed = ", ".join(map(str, of.scopes)) or "nothing"
-            lost = [str(s) for s in above.scopes if s not in of.scopes] if above else []
+            lost: list[str] = [str(s) for s in above.scopes if s not in of.scopes] if above else []
             without = f" (without {', '.join(lost)})" if lost else ""
             lines.append(f"{'   ' * of.n}└─ {of.audience.short}: {allowed}{without}, depth {of.depth}")
             above = of
@@ -185,8 +185,20 @@ def digest_of(authority: Authority) -> bytes:
 # ── form: what the bytes alone tell ──────────────────────────────────────────────────────────────────────────────────
 
 
-@lru_cache(maxsize=4096)
 def _structure(data: bytes) -> tuple[Link, ...]:
+    """Long chains are read anew each time: forged ones may have a good form, and must not fill the memory."""
+    return _remembered(data) if len(data) <= _SHORT else _read(data)
+
+
+_SHORT: Final = 4096  # bytes; about 25 KiB of objects, so the memory stays below 60 MiB
+
+
+@lru_cache(maxsize=2048)
+def _remembered(data: bytes) -> tuple[Link, ...]:
+    return _read(data)
+
+
+def _read(data: bytes) -> tuple[Link, ...]:
     links = decode_links(data)
     _check_root(links[0])
     for at in range(1, len(links)):
@@ -297,7 +309,7 @@ def _instance_issuer(link: Link, parent: Link, trust: Trust, now: int) -> Verify
     _require_good(trust.refuses(instance, now), grant.n, grant.issuer)
     if grant.expires > instance.not_after:
         raise _no("reject.grant_outlives_key", grant.n, "expires after the key that signed it")
-    return VerifyKey(instance.key)
+    return checked_key(instance.key)
 
 
 def _judge_holder(link: Link, trust: Trust) -> None:

@@ -25,7 +25,6 @@ CODES: Final = {
     "denied.ceiling": "An agent in the chain has no such scope in its ceiling.",
     "denied.rights": "The user at the root has no such right now.",
     "denied.user_required": "The handler speaks only to chains that begin with a user.",
-    "denied.nothing_handed_over": "Nothing was handed over with this message.",
     "handler.missing": "The agent has no handler for this message type.",
     "unavailable.directory_stale": "The directory was not heard for max_directory_age; new work waits until it is.",
 }

@@ -114,7 +114,8 @@ class Judge:
         digests = [entry.statement]
         while True:
             trust = self._statements.trust_at(size, digests, entry.instant)
-            assert trust is not None  # the caller asked for this size just before
+            if trust is None:
+                raise Rejected("reject.statement_order", "the directory's log here ends before that size")
             try:
                 authority = _chain(header, envelope, trust, entry.instant, self._cache)
                 _handover(header, envelope, authority, trust, entry.instant, self._cache)

@@ -104,6 +104,16 @@ def merge(reports: Mapping[str, Report]) -> Report:
             all(judged) if judged else None,
             sum(part.checked for part in parts.values()),
             [f"{log}: {text}" for log, part in parts.items() for text in part.problems],
-            "; ".join(f"{log}: {part.reason}" for log, part in parts.items() if part.reason),
+            _reasons({log: part.reason for log, part in parts.items() if part.reason}),
         )
     return Report(merged)
+
+
+def _reasons(by_log: Mapping[str, str]) -> str:
+    """Each reason once, with the logs it is about unless it is about all of them."""
+    logs: dict[str, list[str]] = {}
+    for log, reason in by_log.items():
+        logs.setdefault(reason, []).append(log)
+    if len(logs) == 1:
+        return next(iter(logs))
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in logs.items())

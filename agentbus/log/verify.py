@@ -10,7 +10,6 @@ Rule 4: one pass, and memory for the blobs' index, the statements and the proble
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from agentbus.crypto.keys import VerifyKey
@@ -20,7 +19,7 @@ from agentbus.log.checkpoint import Origin, parse_origin, verify_checkpoint
 from agentbus.log.entry import ACCEPTED, Message, Received, Redaction, Sent, decode_entry
 from agentbus.log.history import History, Statements
 from agentbus.log.judge import Judge
-from agentbus.log.read import Damage, LogFolder, Numbered, read_log
+from agentbus.log.read import Damage, LogFolder, Numbered
 from agentbus.log.report import Report, Tally, Verdict
 from agentbus.protocol.sealing import commit_body
 from agentbus.wire.header import Header, decode_header
@@ -30,18 +29,15 @@ from agentbus.wire.limits import LIMITS
 _LATER: Final = "needs what peers and witnesses kept; not judged from one log"
 
 
-def verify_log(folder: Path, *, events: Sequence[bytes], root: bytes) -> Report:
-    """Judge one log's folder.
+def verify_log(log: LogFolder, *, events: Sequence[bytes], root: bytes) -> Report:
+    """Judge one log. Everything that is wrong with it is a verdict; nothing raises.
 
     Args:
-        folder: A node's log.
+        log: What :func:`agentbus.log.read.read_log` gave.
         events: The directory log's encoded statements, in order.
         root: The pinned thumbprint of the root key, 32 bytes.
-
-    Raises:
-        LogError: ``log.missing``: no log is there. Everything else is a verdict.
     """
-    return Verification(read_log(folder), History(events, root)).run()
+    return Verification(log, History(events, root)).run()
 
 
 class Verification:

@@ -35,8 +35,8 @@ from agentbus.logstore.state import StateRow
 
 CODES: Final = {
     "log.locked": "Another process writes this log.",
-    "log.forked": "The published checkpoint and the stored state are two histories. Keep the folder as evidence and"
-    " open a new epoch.",
+    "log.forked": "The published checkpoint, or what this process knows, and the stored state are two histories. Keep"
+    " the folder as evidence and open a new epoch.",
     "log.key": "The checkpoint here was not signed by this log key.",
     "log.no_checkpoints": "A log with durability 'off' signs no checkpoints.",
 }

@@ -17,7 +17,6 @@ from agentbus.logstore.segments import Position
 CODES: Final = {
     "log.origin": "This folder holds the log of another origin.",
     "log.state": "The log's state row cannot be read or written.",
-    "log.forked": "The log's state row is not the one this process stored: somebody else wrote.",
 }
 
 _SCHEMA: Final = """

@@ -10,7 +10,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agentbus.crypto.cache import SignatureCache
 from agentbus.delegation.chain import Authority
@@ -19,9 +19,9 @@ from agentbus.delegation.grant import chain_digest
 from agentbus.delegation.messages import VerifiedMessage
 from agentbus.delegation.statements import Instance
 from agentbus.delegation.trust import Trust
-from agentbus.errors import AgentBusError, Backpressure, Rejected
+from agentbus.errors import AgentBusError, Backpressure, HandlerMissing, Rejected
 from agentbus.protocol.events import Answered, Asked, Ended, Event, Refused, Steered, Stray
-from agentbus.protocol.exchange import MOVES, Exchange
+from agentbus.protocol.exchange import MOVES, TRANSITIONS, Exchange
 from agentbus.protocol.opening import Party, open_envelope
 from agentbus.protocol.sealing import Batch, Draft, commit_body
 from agentbus.protocol.seen import ReplayWindow
@@ -62,6 +62,16 @@ class ToSign:
     routes: list[Any]
 
 
+class Ready(NamedTuple):
+    """A signed frame, where it goes, and what it is made of."""
+
+    route: Any
+    frame: bytes
+    proof: bytes
+    draft: Draft
+    sender_key: bytes
+
+
 class Engine:
     """One node's protocol state.
 
@@ -83,7 +93,7 @@ class Engine:
         self._serving: dict[bytes, Exchange] = {}  # the other side opened
         self._deadlines: list[tuple[int, int, Exchange]] = []
         self._over: OrderedDict[tuple[str, bytes], Exchange] = OrderedDict()
-        self._ready: list[tuple[Any, bytes, Draft]] = []
+        self._ready: list[Ready] = []
         self._window = ReplayWindow()
         self._cache = SignatureCache()
         self._count = 0
@@ -258,11 +268,12 @@ class Engine:
 
     def attach(self, signed: ToSign, signature: bytes) -> None:
         """Attach a batch's signature; its frames are ready now."""
-        frames = signed.batch.attach(signature)
-        self._ready.extend(zip(signed.routes, frames, signed.batch.drafts, strict=True))
+        frames, proofs = signed.batch.attach(signature), signed.batch.proofs(signature)
+        for route, frame, proof, draft in zip(signed.routes, frames, proofs, signed.batch.drafts, strict=True):
+            self._ready.append(Ready(route, frame, proof, draft, signed.local.key_id))
 
-    def take_frames(self) -> list[tuple[Any, bytes, Draft]]:
-        """(route, frame, draft), in the order they were laid out."""
+    def take_frames(self) -> list[Ready]:
+        """What may leave, in the order it was laid out."""
         ready, self._ready = self._ready, []
         return ready
 
@@ -294,6 +305,8 @@ class Engine:
         self, message: VerifiedMessage, route: Any, trust: Trust, policy: Policy, now: int, age: int | None
     ) -> Event:
         header = message.header
+        if header.kind not in TRANSITIONS:
+            raise HandlerMissing("handler.missing", f"this node takes no {Kind(header.kind).name.lower()}s")
         permitted = decide(message, trust=trust, policy=policy, now=now, age=age)  # (14)
         if self.open_exchanges >= self._max:
             raise Backpressure("backpressure.exchanges", "this node serves as many requests as it may")
@@ -319,7 +332,7 @@ class Engine:
             if index != exchange.next_index or (kind is Kind.ITEM and index >= exchange.allowed):
                 exchange.move("lose")
                 self._retire(exchange)
-                return Ended(exchange, "gap")
+                return Ended(exchange, "gap", message)
             exchange.next_index += kind is Kind.ITEM
         if not exchange.move(move):
             return Stray(exchange, message)

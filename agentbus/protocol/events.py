@@ -46,10 +46,11 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An exchange ended without a message: expired or gone."""
+    """An exchange ended without an answer: expired or gone; or by the message that showed a gap in its stream."""
 
     exchange: Exchange
     reason: str
+    message: VerifiedMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from agentbus.crypto.cache import SignatureCache
-from agentbus.crypto.keys import VerifyKey
+from agentbus.crypto.keys import checked_key
 from agentbus.crypto.merkle import leaf_hash, root_from_path
 from agentbus.crypto.signing import Purpose, verify
 from agentbus.delegation.chain import Authority, verify_chain, verify_handover
@@ -113,7 +113,7 @@ def open_envelope(
     if (header.flags & Flag.REPLAY != 0) != (purpose is Purpose.REPLAY_BATCH):
         raise Rejected("reject.replay_flag", "replay and live messages do not mix")
     try:
-        (cache.verify if cache else verify)(VerifyKey(sender.key), purpose, signed, proof.signature)
+        (cache.verify if cache else verify)(checked_key(sender.key), purpose, signed, proof.signature)
     except BadSignature as error:
         raise Rejected("reject.signature", "the signature does not verify") from error
     try:

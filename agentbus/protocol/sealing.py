@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agentbus.crypto.merkle import leaf_hash, root_and_paths
@@ -40,11 +40,10 @@ class Draft:
     handover: bytes
     salt: bytes
     body: bytes
+    digest: bytes = field(init=False)  # the message digest: the leaf hash of the header
 
-    @property
-    def digest(self) -> bytes:
-        """The message digest: the leaf hash of the header."""
-        return leaf_hash(self.header)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", leaf_hash(self.header))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +60,14 @@ class Batch:
         root, paths = root_and_paths([draft.digest for draft in drafts])
         return cls(tuple(drafts), batch_body(key_id, instance_id, len(drafts), root), tuple(paths))
 
+    def proofs(self, signature: bytes) -> list[bytes]:
+        """The proof sections, in the order of the drafts."""
+        n = len(self.drafts)
+        return [encode_proof(Proof(signature, n, at, path)) for at, path in enumerate(self.paths)]
+
     def attach(self, signature: bytes, note: bytes = b"") -> list[bytes]:
         """The frames, in the order of the drafts."""
-        n = len(self.drafts)
         return [
-            encode_frame(
-                Envelope(
-                    draft.header,
-                    encode_proof(Proof(signature, n, at, self.paths[at])),
-                    draft.chain,
-                    draft.handover,
-                    note,
-                    draft.salt,
-                    draft.body,
-                )
-            )
-            for at, draft in enumerate(self.drafts)
+            encode_frame(Envelope(draft.header, proof, draft.chain, draft.handover, note, draft.salt, draft.body))
+            for draft, proof in zip(self.drafts, self.proofs(signature), strict=True)
         ]

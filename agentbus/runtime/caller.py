@@ -135,8 +135,10 @@ class Caller:
             ack: ``sent`` (handed to the transport), ``delivered`` (verified, permitted, logged there), ``handled``
                 (its handler returned), ``checkpointed`` (under a signed checkpoint of its log).
         """
+        if ack == "sent":
+            return await self._post(to, message, timeout, delegate)
         event = await self._once(Kind.SEND, to, message, timeout, delegate, ack=ack)
-        instant = datetime.fromtimestamp(event.message.header.issued_at / SECOND, UTC) if event.message else _now()
+        instant = datetime.fromtimestamp(event.message.header.issued_at / SECOND, UTC)
         return Receipt(event.message.header.action, event.exchange.digest.hex(), instant)
 
     def stream(
@@ -268,6 +270,17 @@ class Caller:
         finally:
             self._node.forget(exchange)
 
+    async def _post(self, to: str, message: BaseModel, timeout: float, delegate: Any) -> Receipt:
+        """Send and wait for no answer: only until the transport took it, or did not."""
+        waiter = _Once(to)
+        exchange = await self._begin(Kind.SEND, to, message, waiter, self._deadline(timeout), delegate, "sent")
+        await asyncio.sleep(0)  # the pump was scheduled before this
+        self._node.conclude(exchange)
+        if waiter.future.done():
+            await waiter.future
+        at = datetime.fromtimestamp(self._node.clock.now() / SECOND, UTC)
+        return Receipt("sent", exchange.digest.hex(), at)
+
     def _cancel(self, exchange: Exchange) -> None:
         self._node.forget(exchange)
         self._node.answer(Kind.CANCEL, self._voice, exchange, action="cancel", body=b"", chain=self.authority)
@@ -377,7 +390,3 @@ class Stream(Generic[T], AsyncIterator[T], AbstractAsyncContextManager["Stream[T
         """The stream ended without its end."""
         self._over = self._over or error
         self._wake.set()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

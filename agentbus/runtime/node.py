@@ -38,10 +38,10 @@ from agentbus.runtime.clock import Clock
 from agentbus.runtime.record import Recorder
 from agentbus.runtime.trust_cache import TrustSource
 from agentbus.transport.base import Connection, Transport
-from agentbus.wire.frame import ENROLMENT, ENVELOPE, STATEMENTS
+from agentbus.wire.frame import ENROLMENT, ENVELOPE, STATEMENTS, Envelope, decode_frame
 from agentbus.wire.header import Kind
 from agentbus.wire.ids import PrincipalId, name_id
-from agentbus.wire.limits import SECOND
+from agentbus.wire.limits import LIMITS, SECOND
 
 CODES: Final = {
     "agent.not_found": "Nobody of this name is enrolled in the trust domain.",
@@ -155,6 +155,7 @@ class Node:
         self._turn = 0
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due: int | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -247,12 +248,19 @@ class Node:
         try:
             chain = await self.source.publish(statement)
         except AgentBusError:
-            voice.renewal = asyncio.get_running_loop().call_later(5.0, self._renew, voice)
+            if self._lives(voice):
+                voice.renewal = asyncio.get_running_loop().call_later(5.0, self._renew, voice)
+            return
+        if not self._lives(voice):  # it left meanwhile, and the directory has just heard the opposite
+            self.source.leave([voice.local.instance_id])
             return
         self._pump()  # what was laid out under the old key is signed with it
         voice.key, voice.instance, voice.statement = key, instance, statement
         voice.local.key_id, voice.local.standing = key.id, Authority.from_bytes(chain)
         self._schedule_renewal(voice)
+
+    def _lives(self, voice: Voice) -> bool:
+        return not self._closed and self._voices.get(voice.local.instance_id) is voice
 
     async def renew(self, voice: Voice) -> None:
         """Take a new standing grant now: the ceiling changed."""
@@ -339,6 +347,11 @@ class Node:
         """Nobody waits for this exchange any more."""
         self._waiters.pop(exchange.digest, None)
 
+    def conclude(self, exchange: Exchange) -> None:
+        """Nothing more is said or heard about this exchange, on this side."""
+        self._engine.end(exchange, "lose")
+        self.forget(exchange)
+
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """A task that this node cancels when it closes."""
         task = asyncio.get_running_loop().create_task(work)
@@ -367,11 +380,10 @@ class Node:
             self._engine.attach(batch, sign(voice.key, Purpose.BATCH, batch.batch.to_sign))
         frames = self._engine.take_frames()
         if frames:
-            group = [(route.peer, frame, draft) for route, frame, draft in frames]
-            self.recorder.sent(group, self.source.trust, self.clock.now())  # on the record before any leaves
-            for route, frame, draft in frames:
-                if not route.offer(frame):
-                    self._undeliverable(draft.digest)
+            self.recorder.sent(frames, self.source.trust, self.clock.now())  # on the record before any leaves
+            for ready in frames:
+                if not ready.route.offer(ready.frame):
+                    self._undeliverable(ready.draft.digest)
         self._rearm()
 
     def _unsigned(self, batch: ToSign, code: str) -> None:
@@ -379,7 +391,7 @@ class Node:
         for draft in batch.batch.drafts:
             waiter = self._waiters.pop(draft.digest, None)
             if waiter is not None:
-                waiter.failed(Rejected(code, f"{batch.local.principal.short} itself counts no more, so it signs nothing"))
+                waiter.failed(Rejected(code, f"{batch.local.principal.short} itself counts no more: it signs nothing"))
 
     def _undeliverable(self, digest: bytes) -> None:
         self.recorder.unsent(digest, "the connection takes no more", self.clock.now())
@@ -389,6 +401,9 @@ class Node:
 
     def _rearm(self) -> None:
         due = self._engine.next_deadline()
+        if self._timer is not None and due == self._due and not self._closed:
+            return
+        self._due = due
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -398,6 +413,9 @@ class Node:
 
     def tick(self) -> None:
         """Expire what is due now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for event in self._engine.tick(self.clock.now()):
             self._ended(event)
         self._rearm()
@@ -486,11 +504,9 @@ class Node:
         if isinstance(event, Refused):
             self._refused(connection, frame, event, now)
             return
-        header = event.permitted.message.header if isinstance(event, Asked) else None
-        if header is None and not isinstance(event, Ended):
-            header = event.message.header  # type: ignore[union-attr]
-        if header is not None:
-            self._record(connection, frame, header, "ok", now)
+        message = event.permitted.message if isinstance(event, Asked) else event.message
+        if message is not None:
+            self._record(connection, message.envelope, message.header.sender_key, "ok", now)
         if isinstance(event, Asked):
             self._asked(event)
         elif isinstance(event, Answered):
@@ -510,22 +526,26 @@ class Node:
         voice = self._voices.get(event.exchange.party.mine)
         if voice is not None and voice.handlers is not None:
             voice.handlers.start(event)
+            self._rearm()  # its deadline counts here too, whether or not anything is sent until then
 
     def _refused(self, connection: Connection, frame: bytes, event: Refused, now: int) -> None:
         if event.header is None:
             self.recorder.rejected(frame, connection=connection.peer, code=event.error.code, now=now)
             self._charge(connection)
             return
-        self._record(connection, frame, event.header, event.error.code, now)
+        self._record(connection, decode_frame(frame, LIMITS), event.header.sender_key, event.error.code, now)
         event.error.details.setdefault("by", event.header.recipient)
         body = problems.encode(event.error)
         self._engine.refuse(event, action=event.header.action, body=body, now=now, trust=self.source.trust)
         self.wake()
 
-    def _record(self, connection: Connection, frame: bytes, header: Any, code: str, now: int) -> None:
+    def _record(self, connection: Connection, envelope: Envelope, sender_key: bytes, code: str, now: int) -> None:
+        """(15) What was judged goes on the record before the loop's next step acts on it."""
+        if not self.recorder.pending:
+            asyncio.get_running_loop().call_soon(self.recorder.flush)
         self.recorder.received(
-            frame, header, connection=connection.peer, code=code, trust=self.source.trust, policy=self.policy.version,
-            now=now,
+            envelope, sender_key, connection=connection.peer, code=code, trust=self.source.trust,
+            policy=self.policy.version, now=now,
         )  # fmt: skip
 
     def _charge(self, connection: Connection) -> None:

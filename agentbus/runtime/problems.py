@@ -31,7 +31,7 @@ def decode(body: bytes, by: str) -> AgentBusError:
         if not (isinstance(code, str) and isinstance(message, str) and isinstance(details, dict)):
             raise TypeError
         error = from_code(code[:128], message[:4096], retryable=retryable, details=details)
-    except (ValueError, KeyError, TypeError):
+    except Exception:  # the bytes are a peer's and the class may be an application's: whatever they raise ends here
         return HandlerFailed("handler.failed", f"{by} answered with an error that cannot be read")
     error.details["by"] = by
     return error

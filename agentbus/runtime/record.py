@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import Any, Final
+from contextlib import suppress
+from typing import Final
 
 from agentbus.delegation.grant import decode_links
 from agentbus.delegation.trust import Trust
 from agentbus.errors import AgentBusError
 from agentbus.log import entry
 from agentbus.log.base import LogStore
-from agentbus.protocol.sealing import Draft
-from agentbus.wire.frame import Envelope, decode_frame
-from agentbus.wire.header import Header, decode_header
-from agentbus.wire.limits import LIMITS, SECOND
+from agentbus.protocol.engine import Ready
+from agentbus.wire.frame import Envelope
+from agentbus.wire.limits import SECOND
 
 REJECTED_PER_SECOND: Final = 10
 
 
 class Recorder:
-    """The node's hand on its log.
+    """The node's hand on its log. What comes in one tick of the loop is written together.
 
     Args:
         log: Where entries go.
@@ -31,70 +31,86 @@ class Recorder:
 
     def __init__(self, log: LogStore) -> None:
         self.log = log
+        self._pending: list[bytes] = []
         self._known: OrderedDict[bytes, bytes] = OrderedDict()  # digest of chain or statement → blob's digest
         self._rejected: dict[bytes | None, tuple[int, int]] = {}
 
+    @property
+    def pending(self) -> bool:
+        """Whether something waits for :meth:`flush`."""
+        return bool(self._pending)
+
+    def flush(self) -> None:
+        """Put on the record what waits: before any of it is acted on, and before any frame leaves."""
+        if self._pending:
+            entries, self._pending = self._pending, []
+            self.log.append(entries)
+
+    @property
+    def _next(self) -> int:
+        return self.log.size + len(self._pending)
+
     def opened(self, now: int, *, node: str, domain: str, software: str) -> None:
         """The log goes on here."""
-        self.log.append([entry.opened(self.log.size, now, node=node, domain=domain, software=software)])
+        self._pending.append(entry.opened(self._next, now, node=node, domain=domain, software=software))
+        self.flush()
 
     def closed(self, now: int) -> None:
         """A clean stop."""
-        self.log.append([entry.closed(self.log.size, now)])
+        self._pending.append(entry.closed(self._next, now))
+        self.flush()
 
-    def sent(self, frames: list[tuple[bytes | None, bytes, Draft]], trust: Trust, now: int) -> None:
-        """One group of frames, before any of them leaves: (connection, frame, draft)."""
-        size = self.log.size
-        entries = []
-        for at, (connection, frame, _) in enumerate(frames):
-            envelope = decode_frame(frame, LIMITS)
-            header = decode_header(envelope.header, LIMITS)
-            entries.append(
-                entry.sent(
-                    size + at,
-                    now,
-                    connection=connection,
-                    header=envelope.header,
-                    proof=envelope.proof,
-                    note=envelope.note,
-                    **self._blobs(envelope, header, trust),
-                )
+    def sent(self, frames: list[Ready], trust: Trust, now: int) -> None:
+        """One group of frames, on the record when this returns: before any of them leaves."""
+        for ready in frames:
+            draft = ready.draft
+            row = entry.sent(
+                self._next,
+                now,
+                connection=ready.route.peer,
+                header=draft.header,
+                proof=ready.proof,
+                statement=self._statement(ready.sender_key, trust),
+                body=self.log.put_blob(draft.salt + draft.body),
+                chain=self._chain(draft.chain, trust),
+                handover=self.log.put_blob(draft.handover) if draft.handover else None,
             )
-        self.log.append(entries)
+            self._pending.append(row)
+        self.flush()
 
     def unsent(self, digest: bytes, reason: str, now: int) -> None:
         """A frame of :meth:`sent` that could not go."""
-        self.log.append([entry.unsent(self.log.size, now, digest=digest, reason=reason)])
+        self._pending.append(entry.unsent(self._next, now, digest=digest, reason=reason))
+        self.flush()
 
     def step(self, digest: bytes, name: str, number: int, result: bytes, now: int) -> None:
         """A nondeterministic result that the handler of message ``digest`` took."""
         blob = self.log.put_blob(result)
-        row = entry.step(self.log.size, now, digest=digest, name=name[:64], number=number, result=blob)
-        self.log.append([row])
+        self._pending.append(entry.step(self._next, now, digest=digest, name=name[:64], number=number, result=blob))
+        self.flush()
 
     def received(
-        self, frame: bytes, header: Header, *, connection: bytes | None, code: str, trust: Trust, policy: str, now: int
-    ) -> None:
-        """A frame whose signature verified, with the verdict and what it was judged under."""
-        envelope = decode_frame(frame, LIMITS)
-        blobs = self._blobs(envelope, header, trust)
-        self.log.append(
-            [
-                entry.received(
-                    self.log.size,
-                    now,
-                    connection=connection,
-                    header=envelope.header,
-                    proof=envelope.proof,
-                    note=envelope.note,
-                    code=code,
-                    directory_size=trust.size,
-                    revocation_seq=trust.revocation_seq,
-                    policy_version=policy,
-                    **blobs,
-                )
-            ]
+        self, envelope: Envelope, sender_key: bytes, *, connection: bytes | None, code: str, trust: Trust, policy: str,
+        now: int,
+    ) -> None:  # fmt: skip
+        """An envelope whose signature verified, with the verdict and what it was judged under; waits for a flush."""
+        row = entry.received(
+            self._next,
+            now,
+            connection=connection,
+            header=envelope.header,
+            proof=envelope.proof,
+            statement=self._statement(sender_key, trust),
+            body=self.log.put_blob(envelope.salt + envelope.body),
+            chain=self._chain(envelope.chain, trust),
+            handover=self.log.put_blob(envelope.handover) if envelope.handover else None,
+            note=envelope.note,
+            code=code,
+            directory_size=trust.size,
+            revocation_seq=trust.revocation_seq,
+            policy_version=policy,
         )
+        self._pending.append(row)
 
     def rejected(self, frame: bytes, *, connection: bytes | None, code: str, now: int) -> None:
         """A frame that nobody's signature vouches for: at most ten a second for each connection."""
@@ -106,17 +122,9 @@ class Recorder:
             self._rejected.clear()
         if count < REJECTED_PER_SECOND:
             digest = hashlib.sha256(frame).digest()
-            self.log.append(
-                [entry.rejected(self.log.size, now, connection=connection, code=code, digest=digest, sample=frame)]
-            )
-
-    def _blobs(self, envelope: Envelope, header: Header, trust: Trust) -> dict[str, Any]:
-        return {
-            "statement": self._statement(header.sender_key, trust),
-            "body": self.log.put_blob(envelope.salt + envelope.body),
-            "chain": self._chain(envelope.chain, trust),
-            "handover": self.log.put_blob(envelope.handover) if envelope.handover else None,
-        }
+            row = entry.rejected(self._next, now, connection=connection, code=code, digest=digest, sample=frame)
+            self._pending.append(row)
+            self.flush()
 
     def _statement(self, key_id: bytes, trust: Trust) -> bytes:
         known = self._known.get(key_id)
@@ -126,20 +134,17 @@ class Recorder:
 
     def _chain(self, chain: bytes, trust: Trust) -> bytes:
         """A chain, and the statements of the instances that issued its links: an auditor needs both."""
-        digest = hashlib.sha256(chain).digest()
-        known = self._known.get(digest)
+        known = self._known.get(chain)
         if known is None:
-            known = self._remember(digest, self.log.put_blob(chain))
-            try:
+            known = self._remember(chain, self.log.put_blob(chain))
+            with suppress(AgentBusError):  # an unreadable chain is recorded as it came, and judged so again
                 for link in decode_links(chain)[1:]:
                     if link.grant.issuer_key in trust.statements:
                         self._statement(link.grant.issuer_key, trust)
-            except AgentBusError:
-                pass  # an unreadable chain is recorded as it came, and judged so again
         return known
 
     def _remember(self, key: bytes, digest: bytes) -> bytes:
         self._known[key] = digest
-        if len(self._known) > 8192:
+        if len(self._known) > 4096:
             self._known.popitem(last=False)
         return digest

@@ -68,8 +68,8 @@ class Service:
             running.verdict = Cancelled("cancelled", f"{self.agent.name} is stopping", retryable=True)
             running.task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.voice.handlers = None
         await self._stack.aclose()
+        self.voice.handlers = None  # last: until then whoever asks is told that this agent is stopping
 
     # ── what the node tells ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -81,7 +81,15 @@ class Service:
             return
         credit = asyncio.Event()
         task = self.node.spawn(self._run(asked.permitted, exchange, credit))
-        self._running[exchange.digest] = _Running(task, asked.permitted, exchange, credit)
+        running = self._running[exchange.digest] = _Running(task, asked.permitted, exchange, credit)
+        task.add_done_callback(lambda _: self._finished(running))
+
+    def _finished(self, running: _Running) -> None:
+        """However the task ended, even before its first step: nobody is left without an answer, and nothing is kept."""
+        self._running.pop(running.exchange.digest, None)
+        if not running.exchange.done:
+            stopped = HandlerFailed("handler.failed", f"{self.voice.identity.id.short} stopped before it answered")
+            self._fail(running.exchange, running.verdict or stopped)
 
     def steered(self, event: Steered) -> None:
         """The caller cancelled or gave credit."""
@@ -113,9 +121,11 @@ class Service:
     async def _run(self, permitted: Permitted, exchange: Exchange, credit: asyncio.Event) -> None:
         header = permitted.message.header
         try:
-            if exchange.kind is Kind.SEND:
-                self._receipt(exchange, "delivered")
             handler = self._handler(header.action, exchange.kind)
+            if exchange.ack == "sent":
+                self.node.conclude(exchange)  # its sender waits for nothing
+            elif exchange.kind is Kind.SEND:
+                self._receipt(exchange, "delivered")
             async with self._slots[header.action]:
                 request = decode_request(handler.model, permitted.message.body)
                 self._still_holds(permitted)  # (16)
@@ -126,9 +136,7 @@ class Service:
                 finally:
                     _current.reset(token)
         except asyncio.CancelledError:
-            running = self._running.get(exchange.digest)
-            if running is not None and running.verdict is not None:
-                self._fail(exchange, running.verdict)
+            pass  # _finished tells the caller why, where it still waits
         except AgentBusError as error:
             self._fail(exchange, error)
         except Exception:
@@ -137,8 +145,6 @@ class Service:
                 "%s: the handler of %s raised", logger.short, header.action
             )
             self._fail(exchange, HandlerFailed("handler.failed", f"{logger.short} failed on {header.action}"))
-        finally:
-            self._running.pop(exchange.digest, None)
 
     async def _call(
         self,

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from agentbus.crypto.keys import CurveKey
+from agentbus.crypto.keys import CurveKey, thumbprint
 from agentbus.delegation.statements import Instance, decode_signed
 from agentbus.delegation.trust import Principal, Trust
 from agentbus.directory import rules
@@ -96,10 +96,15 @@ class DirectoryServer:
         return None
 
     async def publish(self, statement: bytes) -> bytes:
-        return self.core.publish(statement, now=self.clock.now(), link_id=self._entropy(16))
+        chain = self.core.publish(statement, now=self.clock.now(), link_id=self._entropy(16))
+        self.departed.discard(thumbprint(Instance.decode(decode_signed(statement).body).key))
+        return chain
 
     def leave(self, instance_ids: list[bytes]) -> None:
-        return None
+        """Instances of the directory's own node ended; everybody hears so, this node too."""
+        ended = [i for i in self.core.trust.instances.values() if i.instance_id in instance_ids]
+        for curve_key in {instance.curve_key for instance in ended}:
+            self._tell_gone(self.core.leave(curve_key, instance_ids))
 
     def owns(self, connection: Connection) -> bool:
         return False
@@ -165,6 +170,7 @@ class DirectoryServer:
         if connection.peer is not None and instance.curve_key != connection.peer:
             raise DirectoryRefused("directory.no_standing", "an instance is published over its own node's connection")
         chain = self.core.publish(statement, now=self.clock.now(), link_id=self._entropy(16))
+        self.departed.discard(thumbprint(instance.key))
         self._push_to(self._interest.get(instance.principal, set()), encode_sync("push", 0, b"", [], [statement], []))
         return ("standing", chain)
 

@@ -11,6 +11,7 @@ from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.grant import chain_digest
 from agentbus.log import entry
 from agentbus.log.base import LogStore
+from agentbus.log.read import read_log
 from agentbus.log.report import Report
 from agentbus.log.verify import verify_log
 from agentbus.logstore.files import FileLog
@@ -88,6 +89,12 @@ class Lab:
             rows.append(entry.received(store.size + at, NOON, **common, **judged))
         store.append(rows)
 
+    def write_small(self, store: LogStore) -> None:
+        """One request and one answer."""
+        self.log(store, self.request("alice -[quote]-> dave")[:1], "dave", sent=False)
+        own = chain_bytes(standing(self.world, "carol"))
+        self.log(store, self.envelope("carol", "dave", Kind.REPLY, own, b"{}")[:1], "carol", sent=True)
+
     def write(self, store: LogStore) -> None:
         """OPEN, two requests from dave for alice, two answers, something refused, CLOSE."""
         store.append([entry.opened(store.size, NOON, node="carol", domain="local.test", software="test")])
@@ -109,4 +116,4 @@ class Lab:
 
     def verify(self, folder: Path) -> Report:
         """An auditor's look at a folder."""
-        return verify_log(folder, events=self.world.entries, root=self.world.root.id)
+        return verify_log(read_log(folder), events=self.world.entries, root=self.world.root.id)

@@ -1,4 +1,4 @@
-"""Makes the vectors of docs/spec from fixed seeds: ``python tests/vectors/make.py`` writes them, byte for byte the same.
+"""Makes the vectors of docs/spec from fixed seeds: ``python tests/vectors/make.py`` writes the same bytes each time.
 
 Every byte string is in hexadecimal. The keys are made from public texts, so they protect nothing.
 """
@@ -165,7 +165,8 @@ def directory() -> Json:
         ("an instance statement", good, None),
         ("a gap in the log", event("time", of.domain, [b""], seq=next_one + 1), "reject.statement_order"),
         ("an entry repeated", of.entries[-1], "reject.statement_order"),
-        ("an entry older than the last", event("time", of.domain, [b""], instant=of.now - 1), "reject.statement_invalid"),
+        ("an entry older than the last", event("time", of.domain, [b""], instant=of.now - 1),
+         "reject.statement_invalid"),
         ("an entry of another trust domain", event("time", "other.test", [b""], domain="other.test"),
          "reject.statement_invalid"),
         ("an event signed by an agent's key", event("time", of.domain, [b""], carol.identity),
@@ -423,7 +424,8 @@ def envelopes() -> Json:
         ("kind 14", one(kind=14), "malformed.kind", {}),
         ("a reply that answers nothing", one(kind=int(Kind.REPLY)), "malformed.kind", {}),
         ("an unknown critical extension", one(extensions=[[99, True, b""]]), "malformed.extension", {}),
-        ("extensions that do not ascend", one(extensions=[[9, False, b""], [9, False, b""]]), "malformed.extension", {}),
+        ("extensions that do not ascend", one(extensions=[[9, False, b""], [9, False, b""]]), "malformed.extension",
+         {}),
         ("for another instance", one(recipient_instance=b"x" * 16), "reject.recipient", {}),
         ("for another principal", one(recipient=of["erin"].id), "reject.recipient", {}),
         ("a lifetime of 601 s", one(deadline=of.now + 601 * SECOND), "reject.lifetime", {}),
@@ -438,7 +440,8 @@ def envelopes() -> Json:
         ("an hour later, after the key's window", one(issued_at=of.now + hour, deadline=of.now + hour + SECOND),
          "reject.key_expired", {"now": of.now + hour}),
         ("the replay flag in a live run", one(flags=1), "reject.replay_flag", {}),
-        ("a bit flipped in the signature", swap(asked, proof=bytes([proof[0] ^ 1]) + proof[1:]), "reject.signature", {}),
+        ("a bit flipped in the signature", swap(asked, proof=bytes([proof[0] ^ 1]) + proof[1:]), "reject.signature",
+         {}),
         ("signed with the purpose of a grant", as_grant, "reject.signature", {}),
         ("another header under the same signature", swap(asked, header=lone.header), "reject.signature", {}),
         ("another body", swap(asked, body=b"x" * len(sections.body)), "reject.body", {}),
@@ -452,7 +455,8 @@ def envelopes() -> Json:
         ("a handover to somebody else", one(over=other_handover(of)),
          "reject.handover", {}),
         ("a chain that holds in another conversation",
-         one(given=chain_bytes(draw_chain("alice -[docs:*]-> carol", world=of, changes={0: {"conversation": b"o" * 16}}))),
+         one(given=chain_bytes(draw_chain("alice -[docs:*]-> carol", world=of,
+                                          changes={0: {"conversation": b"o" * 16}}))),
          "reject.conversation", {}),
     ]  # fmt: skip
     revoked = world()

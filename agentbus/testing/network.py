@@ -1,0 +1,270 @@
+"""A whole trust domain in one process whose clock stands still, with somebody in it who means harm.
+
+Nothing here goes around a check: the attacker is enrolled like anybody else, has keys and a connection of her own, and
+what is refused is refused by the code that runs in production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, Self
+
+from agentbus.audit import Evidence
+from agentbus.bus import LocalBus, Opening
+from agentbus.crypto.keys import CurveKey, SigningKey
+from agentbus.delegation.scope import Scope
+from agentbus.delegation.trust import Trust
+from agentbus.directory.store import SqliteStore
+from agentbus.errors import ProgrammingError, Unavailable
+from agentbus.identity import Identity
+from agentbus.log.base import LogStore
+from agentbus.log.entry import Received, Refused, decode_entry
+from agentbus.logstore.files import FileLog
+from agentbus.logstore.memory import MemoryLog
+from agentbus.runtime.agent import Agent
+from agentbus.runtime.clock import Clock
+from agentbus.runtime.node import Node, Voice
+from agentbus.services.directory import DirectoryServer
+from agentbus.services.host import enrol_here
+from agentbus.testing.attacker import Attacker, Captured, Tap
+from agentbus.testing.clock import ManualClock
+from agentbus.transport.base import Connection
+from agentbus.transport.memory import MemoryTransport
+from agentbus.wire.ids import PrincipalId, everyone, name_id
+
+CODES: Final = {
+    "usage.evidence": "evidence() reads the logs of a test network's own nodes: name an agent that was served here.",
+    "usage.clock": "A test network runs by a ManualClock.",
+}
+
+
+class Entropy:
+    """Bytes that look random and are the same in every run. Never for production: anybody can compute them."""
+
+    def __init__(self, seed: bytes = b"agentbus test network") -> None:
+        self._seed, self._count = seed, 0
+
+    def __call__(self, length: int) -> bytes:
+        self._count += 1
+        return hashlib.shake_256(self._seed + self._count.to_bytes(8, "big")).digest(length)
+
+
+class Network(LocalBus):
+    """A :class:`~agentbus.bus.LocalBus` that runs by a :class:`ManualClock`, and has an attacker in it.
+
+    Attributes:
+        clock: Stands still until it is moved.
+        attacker: The enrolled agent ``mallory``, with her own keys, node and connection.
+        captured: Every envelope that reached this network's node, newest last.
+    """
+
+    clock: ManualClock
+    attacker: Attacker
+    captured: list[Captured]
+    _sources: list[_Source]
+    _folder: TemporaryDirectory[str] | None
+
+    @classmethod
+    def open(cls, *, domain: str = "local.test") -> Opening[Self]:
+        """A new network: ``async with Network.open() as net``."""
+        return Opening(lambda: cls._start(domain))
+
+    @classmethod
+    async def _start(
+        cls,
+        domain: str,
+        *,
+        clock: Clock | None = None,
+        entropy: Callable[[int], bytes] | None = None,
+        log: LogStore | None = None,
+    ) -> Self:
+        manual = ManualClock() if clock is None else clock
+        if not isinstance(manual, ManualClock):
+            raise ProgrammingError("usage.clock", CODES["usage.clock"])
+        bus = await super()._start(domain, clock=manual, entropy=entropy or Entropy(), log=log)
+        server, transport = bus._node.source, bus._node.transport
+        assert isinstance(server, DirectoryServer) and isinstance(transport, MemoryTransport)
+        bus.clock, bus.captured, bus._folder = manual, [], None
+        own = _Source(server, manual, owns=True)
+        bus._sources = [own]
+        bus._node.source = own
+        transport._sink = Tap(bus._node, bus.captured)
+        bus.attacker = await bus._invite(server, transport)
+        manual.watch(bus._moved)
+        return bus
+
+    async def _invite(self, server: DirectoryServer, transport: MemoryTransport) -> Attacker:
+        """Enrol mallory, and start her node at the same hub."""
+        make, domain = self._entropy, self._core.domain
+        identity = Identity(name_id("mallory", domain), SigningKey(make(32)), CurveKey(make(32)))
+        enrol_here(self._core, identity, now=self.clock.now(), may_talk_to=[everyone(domain)])
+        carrier = MemoryTransport(transport._hub, key=identity.curve.public)
+        log_key = SigningKey(make(32))
+        source = _Source(server, self.clock)
+        self._sources.append(source)
+        node = Node(
+            "mallory",
+            transport=carrier,
+            source=source,
+            curve_key=identity.curve.public,
+            log=MemoryLog(key=log_key, origin=f"agentbus.{domain}/mallory/1"),
+            log_key=log_key.public.raw,
+            clock=self.clock,
+            entropy=make,
+        )
+        await node.open()
+        mallory = Attacker(node, await node.enter(identity), self)
+        carrier._sink = Tap(node, mallory.received)
+        return mallory
+
+    async def _seat(self, agent: Agent[Any], who: PrincipalId) -> Voice:
+        """As on any local bus; the attacker's ceiling follows, so that it is never a ceiling alone that stops her."""
+        voice = await super()._seat(agent, who)
+        mallory = self.attacker
+        ceiling = {str(s) for s in self._record(who).ceiling}
+        if {str(s) for s in self._record(mallory.id).ceiling} != ceiling:
+            self._core.amend(mallory.id, now=self.clock.now(), ceiling=ceiling)
+            await mallory.node.renew(mallory.voice)
+        return voice
+
+    # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def advance(self, seconds: float, *, step: float = 600) -> None:
+        """Move the clock in steps, and let what that starts (expiry, renewals) run after each."""
+        left = float(seconds)
+        while left > 0:
+            self.clock.advance(min(step, left))
+            left -= step
+            await self.settle()
+
+    async def settle(self, turns: int = 60) -> None:
+        """Let the event loop turn until what is under way in memory has arrived."""
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    def _moved(self) -> None:
+        for node in (self._node, self.attacker.node):
+            if node._closed:
+                continue
+            node.tick()
+            for voice in list(node.voices.values()):
+                half = (voice.instance.not_before + voice.instance.not_after) // 2
+                if self.clock.now() >= half:
+                    if voice.renewal is not None:
+                        voice.renewal.cancel()
+                    node._renew(voice)
+
+    def silence_directory(self) -> None:
+        """From now on nobody hears the directory; its last word grows old as the clock moves."""
+        for source in self._sources:
+            source.heard = self.clock.mono()
+
+    def hear_directory(self) -> None:
+        """The directory is heard again."""
+        for source in self._sources:
+            source.heard = None
+
+    # ── what is on the record ────────────────────────────────────────────────────────────────────────────────────
+
+    def verdicts(self, since: int = 0) -> list[str]:
+        """The code of every envelope this node judged, from entry ``since`` of its log on: ``ok``, or the refusal."""
+        self._node.recorder.flush()
+        entries = (decode_entry(data) for data in list(self._node.recorder.log)[since:])
+        return [entry.code for entry in entries if isinstance(entry, Received | Refused)]
+
+    def directory_amend(self, who: str, **changes: Any) -> None:
+        """Change a principal's record in the directory: ``ceiling=[…]``, ``may_talk_to=[…]``, ``rights=[…]``."""
+        record: dict[str, Sequence[str | Scope]] = changes
+        self._core.amend(name_id(who, self._core.domain), now=self.clock.now(), **record)
+
+    def evidence(self, agent: str) -> Evidence:
+        """What an auditor would be handed about ``agent``: its node's log and the directory's, as they are now.
+
+        Raises:
+            ProgrammingError: ``usage.evidence``: no such agent was served here.
+        """
+        who = name_id(agent, self._core.domain)
+        if who != self.attacker.id and who not in self._identities:
+            raise ProgrammingError("usage.evidence", f"{agent}: {CODES['usage.evidence']}")
+        node = self.attacker.node if who == self.attacker.id else self._node
+        node.recorder.flush()
+        log = node.recorder.log
+        if not isinstance(log, MemoryLog):
+            raise ProgrammingError("usage.evidence", "open the files of this network's log with Evidence.open")
+        self._folder = self._folder or TemporaryDirectory(prefix="agentbus-net-")
+        folder = Path(self._folder.name) / str(self.clock.now()) / str(log.size)
+        if not folder.exists():
+            _write_log(log, folder / node.name, self.clock.now())
+            store = SqliteStore(folder / "directory")
+            store.append(0, list(self._core.store.entries(0)))
+            store.close()
+        return Evidence.open(folder / node.name, directory=folder / "directory", root=self._core.trust.root)
+
+    async def aclose(self) -> None:
+        """Close the attacker's node, then everything else."""
+        await self.attacker.aclose()
+        await super().aclose()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+def _write_log(log: MemoryLog, folder: Path, now: int) -> None:
+    """A memory log's entries and blobs as a folder that an auditor reads."""
+    folder.mkdir(parents=True)
+    files = FileLog.open(folder, key=log._key, origin=log.origin, now=now)
+    for blob in log._blobs.values():
+        files.put_blob(blob)
+    files.append(list(log))
+    files.close()
+
+
+class _Source:
+    """One node's view of the directory of this process; it can be made to fall silent."""
+
+    def __init__(self, server: DirectoryServer, clock: ManualClock, *, owns: bool = False) -> None:
+        self._server, self._clock, self._owns = server, clock, owns
+        self.heard: int | None = None  # the monotonic instant since which the directory is silent
+        self.changed = server.changed
+        self.returned = server.returned
+        self.departed = server.departed
+
+    @property
+    def trust(self) -> Trust:
+        return self._server.trust
+
+    async def open(self) -> None:
+        return None
+
+    async def aclose(self) -> None:
+        if self._owns:
+            await self._server.aclose()
+
+    def age(self) -> int | None:
+        return 0 if self.heard is None else self._clock.mono() - self.heard
+
+    async def refresh(self) -> None:
+        if self.heard is not None:
+            raise Unavailable("unavailable.directory", "the directory is silent")
+
+    async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
+        await self.refresh()
+
+    async def publish(self, statement: bytes) -> bytes:
+        await self.refresh()
+        return await self._server.publish(statement)
+
+    def leave(self, instance_ids: list[bytes]) -> None:
+        self._server.leave(instance_ids)
+
+    def owns(self, connection: Connection) -> bool:
+        return False
+
+    def received(self, frame: bytes) -> None:
+        return None
+
+    def lost(self) -> None:
+        return None

@@ -1,0 +1,45 @@
+"""The generated pages are what ``docs/generate.py`` makes of the code as it is, and no link leads nowhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ROOT / "docs"
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_generating_again_gives_the_same_files(generate: ModuleType) -> None:
+    stale = [
+        str(path.relative_to(ROOT)) for path, text in generate.pages().items() if path.read_bytes() != text.encode()
+    ]
+    assert stale == [], "run: python docs/generate.py"
+
+
+def test_every_code_is_on_the_page(generate: ModuleType) -> None:
+    page = (DOCS / "reference" / "errors.md").read_text("utf-8")
+    for table in generate.code_tables().values():
+        for code in table:
+            assert f"`{code}`" in page
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=str(p.relative_to(ROOT))) for p in sorted(DOCS.rglob("*.md"))])
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    for target in LINK.findall(text):
+        if not target.startswith(("http:", "https:", "mailto:")):
+            assert (page.parent / target).exists(), target

@@ -1,0 +1,419 @@
+"""Attacks on the ZeroMQ transport. Mallory is enrolled, unless it says otherwise: her key is admitted, her manners are not.
+
+Where libzmq could abort its process, the victim is a process of its own and has to end in good order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket as sockets
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+
+import pytest
+import zmq
+from zmq_peers import Attacker, Process, attacker, process, public, secret, zmq_party
+
+from agentbus.testing.transports import PATIENCE, Party, RecordingSink
+from agentbus.transport.zeromq import gate as gates
+from agentbus.transport.zeromq import sockets as options
+from agentbus.transport.zeromq import zap
+from agentbus.transport.zeromq.monitor import Accepted
+from agentbus.transport.zeromq.sockets import Settings
+
+
+@pytest.fixture
+def mallory() -> Iterator[Attacker]:
+    with attacker() as villain:
+        yield villain
+
+
+@pytest.fixture
+async def alice() -> AsyncIterator[Party]:
+    async with zmq_party("alice") as party:
+        yield party
+
+
+@pytest.fixture
+async def victim() -> AsyncIterator[Process]:
+    """An echo server in its own process, which has to survive."""
+    async with process("listen", "victim") as peer:
+        yield peer
+        assert await peer.end() == 0
+
+
+async def _still_serves(alice: Party, victim: Process) -> None:
+    before = len(alice.sink.frames)
+    assert alice.transport.dial(victim.endpoint, victim.key).offer(b"still there?")
+    frames = await alice.sink.until_frames(before + 1)
+    assert frames[before] == b"re: still there?"
+
+
+# Routing ids: peers choose them.
+
+
+async def test_nobody_aborts_over_a_routing_id(mallory: Attacker, alice: Party, victim: Process) -> None:
+    hostile = [b"\x00", b"\x00" * 5, b"\x00" * 255, b"\xff" * 255, b"x", b"a" * 16, b"\x00" + b"kEEP", b"x", b"x"]
+    talkers = [mallory.socket("mallory", victim.key, routing_id=routing_id) for routing_id in hostile]
+    for talker in talkers:
+        assert await mallory.attempt(talker, victim.endpoint) == "in"
+        talker.send(b"echo")
+    for talker in talkers[:-2]:  # the last two share the id of an earlier one and are not heard
+        assert await mallory.receive(talker) == [b"re: echo"]
+    assert [talker.poll(0) for talker in talkers[-2:]] == [0, 0]
+    await _still_serves(alice, victim)
+
+
+async def test_the_ids_that_libzmq_counts_up_cannot_be_guessed(
+    mallory: Attacker, alice: Party, victim: Process
+) -> None:
+    """libzmq names a nameless peer 0x6B8B4567 + n in *every* process, and aborts if somebody bears that name already."""
+    for ahead in range(16):
+        squatter = mallory.socket("mallory", victim.key, routing_id=b"\x00" + struct.pack(">I", 0x6B8B4567 + ahead))
+        assert await mallory.attempt(squatter, victim.endpoint) == "in"
+    for _ in range(8):
+        nameless = mallory.socket("mallory", victim.key)
+        assert await mallory.attempt(nameless, victim.endpoint) == "in"
+        nameless.send(b"echo")
+        assert await mallory.receive(nameless) == [b"re: echo"]
+    await _still_serves(alice, victim)
+
+
+async def test_a_live_peers_routing_id_cannot_be_taken(mallory: Attacker, alice: Party) -> None:
+    """Bob's id is known to Mallory. She gets none of his replies, and nothing she sends counts as his."""
+    alice.sink.on_frame = lambda connection, frame: connection.offer(b"for bob: " + frame)
+    bob = mallory.socket("bob", alice.key, routing_id=b"bob's id")
+    assert await mallory.attempt(bob, alice.endpoint) == "in"
+    bob.send(b"0")
+    assert await mallory.receive(bob) == [b"for bob: 0"]
+    thief = mallory.socket("mallory", alice.key, routing_id=b"bob's id")
+    assert await mallory.attempt(thief, alice.endpoint) == "in"
+    for number in range(1, 50):
+        thief.send(b"I am bob")
+        bob.send(b"%d" % number)
+        assert await mallory.receive(bob) == [b"for bob: %d" % number]
+    assert thief.poll(0) == 0
+    assert {connection.peer for connection, _ in alice.sink.frames} == {public("bob")}
+    assert alice.sink.payloads == [b"%d" % number for number in range(50)]
+
+
+async def test_a_dead_peers_routing_id_brings_nothing_else_of_its_with_it(mallory: Attacker, alice: Party) -> None:
+    bob = mallory.socket("bob", alice.key, routing_id=b"bob's id")
+    assert await mallory.attempt(bob, alice.endpoint) == "in"
+    bob.send(b"hello")
+    await alice.sink.until_frames(1)
+    of_bob, _ = alice.sink.frames[0]
+    with attacker() as heir:
+        bob.close(0)
+        await alice.sink.until_lost(of_bob)
+        thief = heir.socket("mallory", alice.key, routing_id=b"bob's id")
+        assert await heir.attempt(thief, alice.endpoint) == "in"
+        thief.send(b"I am bob")
+        await alice.sink.until_frames(2)
+        of_thief, _ = alice.sink.frames[1]
+        assert of_thief is not of_bob and of_thief.peer == public("mallory")
+        assert not of_bob.offer(b"for bob")
+        assert of_thief.offer(b"for mallory")
+        assert await heir.receive(thief) == [b"for mallory"]
+
+
+# Messages: one frame each, of bounded size.
+
+
+@pytest.mark.parametrize("parts", [[b"a", b"b"], [b""] * 3, [b"x"] * 5000, [b"", b"hello"]])
+async def test_a_message_of_several_parts_costs_the_connection(
+    mallory: Attacker, alice: Party, parts: list[bytes]
+) -> None:
+    sender = mallory.socket("mallory", alice.key)
+    assert await mallory.attempt(sender, alice.endpoint) == "in"
+    sender.send_multipart(parts)
+    assert await mallory.outcome(sender) == "cut"
+    await alice.sink.until(lambda: alice.sink.losses)
+    assert alice.sink.frames == []
+    assert alice.transport.malformed == 1  # type: ignore[attr-defined]
+    again = mallory.socket("mallory", alice.key)
+    assert await mallory.attempt(again, alice.endpoint) == "refused"
+    async with zmq_party("bob") as bob:
+        await bob.meet(alice)
+
+
+async def test_a_listener_that_replies_in_several_parts_is_lost() -> None:
+    """Here the listener is the villain: a bare ROUTER under the key that Alice dials."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.setsockopt(zmq.CURVE_SERVER, 1)
+    router.setsockopt(zmq.CURVE_SECRETKEY, bytes(secret("mallory")))
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    async with zmq_party("alice", listen=None) as alice:
+        connection = alice.transport.dial(f"tcp://127.0.0.1:{port}", public("mallory"))
+        connection.offer(b"hello")
+        routing_id, _ = await asyncio.to_thread(router.recv_multipart)
+        router.send_multipart([routing_id, b"a", b"b"])
+        await alice.sink.until_lost(connection)
+        assert alice.sink.frames == []
+    router.close(0)
+    context.term()
+
+
+@pytest.mark.parametrize("size", [1001, 1100, 5_000_000])
+async def test_an_oversized_frame_costs_the_connection(mallory: Attacker, size: int) -> None:
+    """Just over the limit is ours to notice; far over it, libzmq stops before it has read the frame."""
+    async with zmq_party("alice", max_frame=1000) as alice:
+        sender = mallory.socket("mallory", alice.key)
+        assert await mallory.attempt(sender, alice.endpoint) == "in"
+        sender.send(b"x" * 1000)
+        await alice.sink.until_frames(1)
+        sender.send(b"x" * size)
+        assert await mallory.outcome(sender) == "cut"
+        await alice.sink.until(lambda: alice.sink.losses)
+        assert alice.sink.payloads == [b"x" * 1000]
+
+
+async def test_a_dropped_key_is_kept_out_for_a_while_and_no_other(mallory: Attacker, alice: Party) -> None:
+    sender, bystander = mallory.socket("mallory", alice.key), mallory.socket("bob", alice.key)
+    for name in (sender, bystander):
+        assert await mallory.attempt(name, alice.endpoint) == "in"
+        name.send(b"hello")
+    await alice.sink.until_frames(2)
+    of_mallory = next(c for c, _ in alice.sink.frames if c.peer == public("mallory"))
+    of_mallory.drop()
+    assert await mallory.outcome(sender) == "cut"
+    assert await mallory.attempt(mallory.socket("mallory", alice.key), alice.endpoint) == "refused"
+    assert await mallory.attempt(mallory.socket("bob", alice.key), alice.endpoint) == "in"
+    bystander.send(b"still here")
+    assert (await alice.sink.until_frames(3))[2] == b"still here"
+    assert [connection for connection, _ in alice.sink.losses] == [of_mallory]
+
+
+# Strangers.
+
+
+async def test_strangers_get_nowhere(mallory: Attacker, alice: Party) -> None:
+    """Without encryption, with a password, with a key that is not enrolled, or with a key for somebody else."""
+
+    async def judge(key: bytes) -> bool:
+        return key == public("bob")
+
+    alice.sink.judge = judge
+    null, plain = mallory.socket(None, alice.key), mallory.socket(None, alice.key)
+    plain.setsockopt(zmq.PLAIN_USERNAME, b"bob")
+    plain.setsockopt(zmq.PLAIN_PASSWORD, b"secret")
+    unenrolled, misled = mallory.socket("stranger", alice.key), mallory.socket("bob", public("carol"))
+    for stranger in (null, plain, unenrolled, misled):
+        stranger.send(b"let me in")
+    assert await mallory.attempt(null, alice.endpoint) == "failed"
+    assert await mallory.attempt(plain, alice.endpoint) == "failed"
+    assert await mallory.attempt(unenrolled, alice.endpoint) == "refused"
+    assert await mallory.attempt(misled, alice.endpoint) == "failed"
+    async with zmq_party("bob") as bob:
+        await bob.meet(alice)
+    assert alice.sink.payloads == [b"hello"]
+    assert alice.sink.asked == [public("stranger"), public("bob")]
+
+
+async def test_garbage_on_the_wire_disturbs_nobody(alice: Party, victim: Process) -> None:
+    greeting = b"\xff" + b"\x00" * 8 + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\x00") + b"\x00" * 32
+    garbage = [
+        b"GET / HTTP/1.1\r\nHost: victim\r\n\r\n" * 10,
+        os.urandom(5000),
+        b"\x00" * 500,
+        b"\xff" * 500,
+        greeting + os.urandom(500),
+        greeting + b"\x04\xc8" + b"\x05HELLO" + os.urandom(194),
+        greeting + b"\x06" + b"\xff" * 8 + b"x" * 100,
+        greeting.replace(b"CURVE", b"CURSE") + b"\x04\x05\x04ERROR",
+    ]
+    with ExitStack() as open_until_the_end:
+        for data in garbage * 5:
+            stranger = open_until_the_end.enter_context(_tcp(victim.endpoint))
+            stranger.sendall(data)
+        await _still_serves(alice, victim)
+    await _still_serves(alice, victim)
+
+
+async def test_half_open_connections_do_not_keep_others_out() -> None:
+    """Slowloris: many connections that never finish their handshake. The oldest silent ones have to make room."""
+    async with zmq_party("alice", connections=16) as alice, zmq_party("bob") as bob, zmq_party("carol") as carol:
+        ours, theirs = await bob.meet(alice)
+        with ExitStack() as open_until_the_end:
+            loris = [open_until_the_end.enter_context(_tcp(alice.endpoint)) for _ in range(64)]
+            await asyncio.wait_for(asyncio.gather(*(_until_closed(stranger) for stranger in loris[:32])), PATIENCE)
+            await carol.meet(alice)
+            assert ours.offer(b"who speaks is not cut") and theirs.offer(b"nor does it lose its replies")
+            await bob.sink.until_frames(2)
+        assert alice.sink.losses == []
+
+
+async def test_a_handshake_that_takes_too_long_is_cut(alice: Party) -> None:
+    with _tcp(alice.endpoint) as stranger:
+        await asyncio.wait_for(_until_closed(stranger), PATIENCE)
+
+
+def _tcp(endpoint: str) -> sockets.socket:
+    host, port = endpoint.removeprefix("tcp://").rsplit(":", 1)
+    return sockets.create_connection((host, int(port)))
+
+
+async def _until_closed(stranger: sockets.socket) -> None:
+    stranger.setblocking(False)
+    try:
+        while await asyncio.get_running_loop().sock_recv(stranger, 1000):
+            pass  # the listener's own greeting
+    except ConnectionResetError:
+        pass
+
+
+# ZAP, asked directly.
+
+
+async def test_a_listener_without_a_zap_handler_lets_nobody_in(mallory: Attacker) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    listener = options.listening(context, Settings(bytes(secret("alice")), public("alice")))
+    port = listener.bind_to_random_port("tcp://127.0.0.1")
+    stranger = mallory.socket("mallory", public("alice"))
+    stranger.send(b"let me in")
+    assert await mallory.attempt(stranger, f"tcp://127.0.0.1:{port}") == "failed"
+    assert listener.poll(0) == 0
+    listener.close()
+    context.term()
+
+
+class _Asking:
+    """A ZAP handler and a socket that asks it as libzmq does."""
+
+    def __init__(self, sink: RecordingSink) -> None:
+        loop = asyncio.get_running_loop()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.now = 1000.0
+        self.gate = gates.Gate(Accepted(), 10_000, clock=lambda: self.now, drain=lambda: None)
+        self.handler = zap.ZapHandler(loop, self._context, sink, self.gate)
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.connect(zap.ENDPOINT)
+
+    def ask(self, *request: bytes) -> None:
+        self._socket.send_multipart(request)
+
+    def ask_for(self, key: bytes, number: int = 1) -> None:
+        self.ask(b"", b"1.0", b"%d" % number, b"agentbus", b"127.0.0.1", b"", b"CURVE", key)
+
+    async def answer(self) -> list[bytes]:
+        assert await asyncio.to_thread(self._socket.poll, PATIENCE * 1000)
+        return self._socket.recv_multipart()
+
+    async def aclose(self) -> None:
+        await self.handler.aclose()
+        self._socket.close(0)
+        self._context.term()
+
+
+@pytest.fixture
+async def asking() -> AsyncIterator[_Asking]:
+    asked = _Asking(RecordingSink())
+    yield asked
+    await asked.aclose()
+
+
+async def test_each_admission_has_an_identity_of_its_own(asking: _Asking) -> None:
+    asking.ask_for(b"k" * 32, 1)
+    first = await asking.answer()
+    asking.ask_for(b"k" * 32, 2)
+    second = await asking.answer()
+    assert [first[:4], second[:4]] == [[b"", b"1.0", b"1", b"200"], [b"", b"1.0", b"2", b"200"]]
+    assert first[5] != second[5]
+    assert {gates.read_user_id(answer[5].decode())[0] for answer in (first, second)} == {b"k" * 32}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        [b"", b"1.0", b"1", b"", b"127.0.0.1", b"", b"NULL"],
+        [b"", b"1.0", b"1", b"", b"127.0.0.1", b"", b"PLAIN", b"user", b"password"],
+        [b"", b"1.0", b"1", b"", b"127.0.0.1", b"", b"GSSAPI", b"principal"],
+        [b"", b"1.0", b"1", b"", b"127.0.0.1", b"", b"CURVE"],
+        [b"", b"1.0", b"1", b"", b"127.0.0.1", b"", b"CURVE", b"short"],
+        [b"", b"1.0", b"1", b"", b"127.0.0.1", b"", b"CURVE", b"k" * 33],
+        [b"", b"1.0", b"1", b"", b"127.0.0.1", b"", b"CURVE", b"k" * 32, b"more"],
+        [b"", b"2.0", b"1", b"", b"127.0.0.1", b"", b"CURVE", b"k" * 32],
+        [b"?", b"1.0", b"1", b"", b"127.0.0.1", b"", b"CURVE", b"k" * 32],
+        [b"", b"1.0", b"1"],
+    ],
+)
+async def test_zap_refuses_whatever_is_not_curve(asking: _Asking, request_: list[bytes]) -> None:
+    asking.ask(b"")  # too short even to answer
+    asking.ask(*request_)
+    answer = await asking.answer()
+    assert answer[3] == b"400" and answer[5] == b""
+
+
+async def test_undecided_admissions_are_bounded(asking: _Asking) -> None:
+    sink = RecordingSink()
+    gate = asyncio.Event()
+
+    async def judge(key: bytes) -> bool:
+        return await gate.wait()
+
+    sink.judge = judge
+    await asking.aclose()
+    busy = _Asking(sink)
+    try:
+        for number in range(zap.PENDING):
+            busy.ask_for(number.to_bytes(32, "big"), number)
+        await sink.until(lambda: len(sink.asked) == zap.PENDING)
+        busy.ask_for(b"k" * 32, 9999)
+        assert (await busy.answer())[2:4] == [b"9999", b"400"]
+        gate.set()
+        assert {(await busy.answer())[3] for _ in range(zap.PENDING)} == {b"200"}
+    finally:
+        await busy.aclose()
+        asking.__init__(RecordingSink())  # type: ignore[misc]  # for the fixture to close
+
+
+async def test_one_key_cannot_connect_at_any_pace(asking: _Asking) -> None:
+    """Each connection costs us a handshake, and a guess at the routing ids that libzmq counts up."""
+    burst = int(gates.BURST)
+    verdicts = []
+    for number in range(burst + 1):
+        asking.ask_for(b"k" * 32, number)
+        verdicts.append((await asking.answer())[3])
+    assert verdicts == [b"200"] * burst + [b"400"]
+    asking.ask_for(b"j" * 32)
+    assert (await asking.answer())[3] == b"200"
+    asking.now += 1 / gates.PACE
+    asking.ask_for(b"k" * 32)
+    assert (await asking.answer())[3] == b"200"
+
+
+# File descriptors are used again.
+
+
+def test_a_descriptor_is_told_from_its_next_user() -> None:
+    accepted = Accepted()
+    accepted.opened(12)
+    first = accepted.next_number()
+    assert accepted.is_open(12, first)
+    accepted.closed(12)
+    assert not accepted.is_open(12, first)
+    accepted.opened(12)
+    second = accepted.next_number()
+    assert accepted.is_open(12, second) and not accepted.is_open(12, first)
+
+
+def test_a_descriptor_that_changes_hands_while_it_is_duplicated_is_not_cut() -> None:
+    ours, theirs = sockets.socketpair()
+    with ours, theirs:
+        accepted = Accepted()
+        accepted.opened(ours.fileno())
+
+        def changes_hands() -> bool:
+            accepted.closed(ours.fileno())
+            accepted.opened(ours.fileno())
+            return False
+
+        accepted.shut(ours.fileno(), changes_hands)
+        theirs.send(b"alive")
+        assert ours.recv(10) == b"alive"
+        accepted.shut(ours.fileno(), lambda: False)
+        assert theirs.recv(10) == b""
+        accepted.shut(99_999, lambda: False)
