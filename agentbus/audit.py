@@ -284,7 +284,7 @@ def _refusals_of(name: str, log: LogFolder) -> Iterator[dict[str, Any]]:
         if isinstance(entry, Refused):
             yield {
                 "log": name,
-                "position": entry.index,
+                "position": entry.position,
                 "time": datetime.fromtimestamp(entry.instant / 1_000_000, UTC).isoformat(),
                 "connection": b64(entry.connection) if entry.connection else None,
                 "code": entry.code,

@@ -64,19 +64,36 @@ def verify(paths: tuple[Path, ...], directory: Path, root: str | None, as_json: 
 
 @log.command()
 @click.argument("paths", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
-@click.option("--directory", default=None, type=FOLDER)
-@click.option("--root", default=None, metavar="THUMBPRINT")
+@click.option("--directory", required=True, type=FOLDER, help="The directory's log of key events.")
+@click.option("--root", default=None, metavar="THUMBPRINT", help="The pinned root key; else the profile's.")
+@click.option("--user", default=None)
+@click.option("--agent", default=None)
+@click.option("--action", default=None, metavar="TYPE")
+@click.option("--conversation", default=None)
 @json_option
-def show(paths: tuple[Path, ...], directory: Path | None, root: str | None, as_json: bool) -> None:
-    """Entries as they stand in the logs: one line each; nothing is verified."""
+def show(
+    paths: tuple[Path, ...], directory: Path, root: str | None, user: str | None, agent: str | None,
+    action: str | None, conversation: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """The messages in the logs, one a line, after verifying them; exit 1 if a verdict is negative."""
     import json
 
     from agentbus.audit import Evidence
 
-    folder = directory or paths[0]
-    for row in Evidence.open(*paths, directory=folder, root=root).rows():
+    evidence = Evidence.open(*paths, directory=directory, root=_root(root))
+    report = evidence.verify()
+    for message in evidence.messages(user=user, agent=agent, action=action, conversation=conversation):
+        row = message.as_row()
         if as_json:
             click.echo(json.dumps(row, default=str))
         else:
-            kept = (f"{key}={value}" for key, value in row.items() if value not in (None, "", b"") and key != "kind")
-            click.echo(f"{row.get('kind', ''):16} {' '.join(kept)}")
+            sign = {True: "ok", False: row["code"], None: "sent"}[row["accepted"]]
+            path = f"  [{row['path']}]" if row["path"] else ""
+            names = f"{message.sender.short} → {message.recipient.short}"
+            click.echo(
+                f"{row['time'][11:23]} {row['log']:12} {row['kind']:8} {names:28} {row['action']:14} {sign}{path}"
+            )
+    if not report.ok:
+        bad = ", ".join(name for name, verdict in report.items() if verdict.ok is False)
+        click.echo(f"negative: {bad}; `agentbus log verify` says why", err=True)
+        raise click.exceptions.Exit(1)

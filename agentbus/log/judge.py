@@ -20,7 +20,7 @@ from agentbus.log.read import LogFolder
 from agentbus.log.report import Tally, Verdict
 
 # The very functions of step 13: a copy of them here could come to judge otherwise than they did live.
-from agentbus.protocol.opening import _chain, _handover
+from agentbus.protocol.opening import judge_chain, judge_handover
 from agentbus.protocol.sealing import batch_body
 from agentbus.wire.frame import Envelope, decode_proof
 from agentbus.wire.header import OPENING, Flag, Header
@@ -117,8 +117,8 @@ class Judge:
             if trust is None:
                 raise Rejected("reject.statement_order", "the directory's log here ends before that size")
             try:
-                authority = _chain(header, envelope, trust, entry.instant, self._cache)
-                _handover(header, envelope, authority, trust, entry.instant, self._cache)
+                authority = judge_chain(header, envelope, trust, entry.instant, self._cache)
+                judge_handover(header, envelope, authority, trust, entry.instant, self._cache)
                 break
             except NeedsTrust as needs:
                 found = [self._statements.of_key(key, entry.instant) for key in needs.keys]

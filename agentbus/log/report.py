@@ -104,7 +104,7 @@ def merge(reports: Mapping[str, Report]) -> Report:
             all(judged) if judged else None,
             sum(part.checked for part in parts.values()),
             [f"{log}: {text}" for log, part in parts.items() for text in part.problems],
-            _reasons({log: part.reason for log, part in parts.items() if part.reason}),
+            _reasons({log: part.reason for log, part in parts.items()}),
         )
     return Report(merged)
 
@@ -116,4 +116,4 @@ def _reasons(by_log: Mapping[str, str]) -> str:
         logs.setdefault(reason, []).append(log)
     if len(logs) == 1:
         return next(iter(logs))
-    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in logs.items())
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in logs.items() if reason)

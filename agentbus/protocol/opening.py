@@ -119,8 +119,8 @@ def open_envelope(
     try:
         _require_commitments(header, envelope)  # (11)
         _require_exchange(header, exchanges)  # (12)
-        authority = _chain(header, envelope, trust, now, cache)  # (13)
-        handover = _handover(header, envelope, authority, trust, now, cache)
+        authority = judge_chain(header, envelope, trust, now, cache)  # (13)
+        handover = judge_handover(header, envelope, authority, trust, now, cache)
     except AgentBusError as error:
         error.about = header
         error.digest = digest
@@ -174,7 +174,8 @@ def _require_exchange(header: Header, exchanges: Exchanges) -> None:
         raise Rejected("reject.no_exchange", "nothing that is open here was asked of this sender")
 
 
-def _chain(header: Header, envelope: Envelope, trust: Trust, now: int, cache: SignatureCache | None) -> Authority:
+def judge_chain(header: Header, envelope: Envelope, trust: Trust, now: int, cache: SignatureCache | None) -> Authority:
+    """(13) The chain of an envelope: good in itself, and ending at the sender that signed."""
     authority = verify_chain(envelope.chain, trust=trust, now=now, cache=cache)
     last = authority.links[-1].grant
     if last.audience != header.sender:
@@ -188,7 +189,7 @@ def _chain(header: Header, envelope: Envelope, trust: Trust, now: int, cache: Si
     return authority
 
 
-def _handover(
+def judge_handover(
     header: Header,
     envelope: Envelope,
     authority: Authority,
@@ -196,6 +197,7 @@ def _handover(
     now: int,
     cache: SignatureCache | None,
 ) -> Authority | None:
+    """(13) The handover, where there is one: from the sender to the recipient, on top of the chain."""
     if not envelope.handover:
         return None
     link = decode_link(envelope.handover).grant

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final, Protocol
 
 from agentbus.crypto.keys import SigningKey, thumbprint
@@ -54,6 +55,8 @@ CODES: Final = {
 }
 
 INSTANCE_LIFE: Final = 3600 * SECOND
+SYNC: Final = 0.1  # seconds between fsyncs of the log while it grows
+CHECKPOINT_EVERY: Final = 10  # of them
 LOOK_UPS: Final = 2  # the sender's statement first, then those of its chain's issuers
 HELD: Final = 1024  # frames of one connection that may wait for a look-up
 BAD_FRAMES: Final = 64  # unverifiable frames of one connection before it is dropped; one a second is forgiven
@@ -171,6 +174,7 @@ class Node:
             raise
         self.source.changed.append(self._trust_changed)
         self.source.returned.append(self._directory_returned)
+        self.spawn(self._keep_durable())
         self.recorder.opened(self.clock.now(), node=self.name, domain=self.source.trust.domain, software="agentbus")
 
     async def aclose(self) -> None:
@@ -194,6 +198,19 @@ class Node:
         if self.recorder.log.size:
             self.recorder.closed(self.clock.now())
         self.recorder.log.close()
+
+    async def _keep_durable(self) -> None:
+        """What was written survives a loss of power within a tenth of a second; a checkpoint covers it within one."""
+        synced = covered = 0
+        for turn in count(1):
+            await asyncio.sleep(SYNC)
+            log = self.recorder.log
+            if turn % CHECKPOINT_EVERY == 0 and log.size != covered:
+                covered = synced = log.size
+                await asyncio.to_thread(log.checkpoint)
+            elif log.size != synced:
+                synced = log.size
+                await asyncio.to_thread(log.sync)
 
     async def enter(self, identity: Identity) -> Voice:
         """Start an instance of ``identity`` here: make its key, publish its statement, take its standing grant."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentbus.wire.limits import SECOND
+
+if TYPE_CHECKING:
+    from agentbus.runtime.node import Node
 
 START: Final = 1_767_268_800 * SECOND
 """2026-01-01 12:00 UTC in microseconds, as in :mod:`agentbus.testing.draw`."""
@@ -47,3 +50,19 @@ class ManualClock:
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call ``watcher`` after every step."""
         self._watchers.append(watcher)
+
+    def drive(self, node: Node) -> None:
+        """Let a node that runs by this clock expire what is due, and renew its instances, whenever it moves."""
+
+        def moved() -> None:
+            if node._closed:
+                self._watchers.remove(moved)
+                return
+            node.tick()
+            for voice in list(node.voices.values()):
+                if self._now >= (voice.instance.not_before + voice.instance.not_after) // 2:
+                    if voice.renewal is not None:
+                        voice.renewal.cancel()
+                    node._renew(voice)
+
+        self.watch(moved)

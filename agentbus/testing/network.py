@@ -94,7 +94,8 @@ class Network(LocalBus):
         bus._node.source = own
         transport._sink = Tap(bus._node, bus.captured)
         bus.attacker = await bus._invite(server, transport)
-        manual.watch(bus._moved)
+        for node in (bus._node, bus.attacker.node):
+            manual.drive(node)
         return bus
 
     async def _invite(self, server: DirectoryServer, transport: MemoryTransport) -> Attacker:
@@ -145,18 +146,6 @@ class Network(LocalBus):
         """Let the event loop turn until what is under way in memory has arrived."""
         for _ in range(turns):
             await asyncio.sleep(0)
-
-    def _moved(self) -> None:
-        for node in (self._node, self.attacker.node):
-            if node._closed:
-                continue
-            node.tick()
-            for voice in list(node.voices.values()):
-                half = (voice.instance.not_before + voice.instance.not_after) // 2
-                if self.clock.now() >= half:
-                    if voice.renewal is not None:
-                        voice.renewal.cancel()
-                    node._renew(voice)
 
     def silence_directory(self) -> None:
         """From now on nobody hears the directory; its last word grows old as the clock moves."""
