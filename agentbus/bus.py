@@ -19,6 +19,7 @@ from agentbus.delegation.chain import Authority
 from agentbus.delegation.scope import Scope
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.store import SqliteStore
+from agentbus.enrolment import enrol
 from agentbus.errors import (
     AgentBusError,
     AgentNotFound,
@@ -28,6 +29,7 @@ from agentbus.errors import (
     KeyFileError,
     ProgrammingError,
 )
+from agentbus.host import enrol_here, open_log
 from agentbus.identity import Identity, key_path
 from agentbus.log.base import LogStore
 from agentbus.logstore.memory import MemoryLog
@@ -40,8 +42,6 @@ from agentbus.runtime.node import Node, Voice
 from agentbus.runtime.serving import Service, policy_of
 from agentbus.runtime.trust_cache import TrustCache
 from agentbus.services.directory import DirectoryServer, directory_agent
-from agentbus.services.enrolment import enrol
-from agentbus.services.host import enrol_here, open_log
 from agentbus.transport.base import Transport
 from agentbus.transport.memory import MemoryHub, MemoryTransport
 from agentbus.wire.ids import PrincipalId, everyone, name_id
@@ -50,7 +50,6 @@ from agentbus.wire.limits import SECOND
 CODES: Final = {
     "config.no_identity": "Nobody speaks: pass identity=, set AGENTBUS_IDENTITY, or enrol with `agentbus agent enrol`.",
     "denied.not_holder": "An authority is bound to its holder; this bus speaks for somebody else.",
-    "usage.not_local": "bus.user() makes users of a local bus only.",
     "usage.served_twice": "An agent of this name is being served on this bus.",
 }
 

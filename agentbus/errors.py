@@ -233,11 +233,13 @@ class Problem(AgentBusError):
         while todo:
             cls = todo.pop()
             if cls.code == code and cls is not Problem:
-                return cls(message, **details)
+                break
             todo.extend(cls.__subclasses__())
-        plain = Problem(message, **details)
-        plain.code = code
-        return plain
+        else:
+            cls = Problem
+        found = cls.__new__(cls)  # not __init__: its arguments are the application's, and details are a peer's
+        AgentBusError.__init__(found, code, message, details=details)
+        return found
 
 
 def subclasses(of: type[AgentBusError] = AgentBusError) -> dict[str, type[AgentBusError]]:

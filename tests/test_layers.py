@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtime",),
     ("services",),
     ("connect",),
+    ("host", "enrolment"),
     ("bus", "audit"),
     ("testing",),
     ("gateway", "bridges"),

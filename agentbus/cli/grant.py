@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from agentbus.cli.node import open_bus
 from agentbus.cli.output import as_option, json_option, run_async, say
 from agentbus.errors import ConfigError
+
+CODES: Final = {
+    "config.reason": "A revocation says why.",
+}
 
 
 @click.group()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from agentbus.cli.output import json_option, say
 from agentbus.errors import ConfigError
 
+CODES: Final = {
+    "config.no_root": "A log is verified against a root key that somebody pinned.",
+}
 FOLDER: Any = click.Path(exists=True, file_okay=False, path_type=Path)
 
 

@@ -27,7 +27,7 @@ def up(data: Path | None, host: str, port: int, domain: str | None, as_json: boo
 
 
 async def _up(data: Path, address: str, port: int, domain: str | None, as_json: bool) -> None:
-    from agentbus.services.host import DirectoryHost, make_operator
+    from agentbus.host import DirectoryHost, make_operator
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

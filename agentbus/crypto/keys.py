@@ -15,18 +15,20 @@ from typing import Final
 
 from nacl.bindings import (
     crypto_core_ed25519_is_valid_point,
+    crypto_scalarmult,
     crypto_scalarmult_base,
     crypto_sign,
     crypto_sign_open,
     crypto_sign_seed_keypair,
 )
 from nacl.exceptions import BadSignatureError
+from nacl.exceptions import RuntimeError as NaClRuntimeError
 
 from agentbus.errors import BadSignature, InvalidKey
 from agentbus.wire.ids import b64
 
 CODES: Final = {
-    "key.weak": "This Ed25519 key is not canonical, not on the curve, or of small or mixed order.",
+    "key.weak": "This key is not canonical, not on the curve, or of small or mixed order.",
     "key.length": "A key or seed has exactly 32 bytes, a signature 64.",
     "key.bad_signature": "The signature does not verify under this key over these bytes.",
 }
@@ -118,6 +120,21 @@ class SigningKey:
 
     def __repr__(self) -> str:
         return f"SigningKey(public={b64(self.public.raw)})"
+
+
+def check_curve_key(raw: bytes) -> bytes:
+    """``raw`` itself when it is an X25519 key with which a secret can be shared (RFC 7748 §6.1).
+
+    Raises:
+        InvalidKey: ``key.length``, ``key.weak``: of low order, so that everybody would share the same "secret".
+    """
+    if not isinstance(raw, bytes) or len(raw) != 32:
+        raise InvalidKey("key.length", "an X25519 public key has 32 bytes")
+    try:
+        crypto_scalarmult(b"\x01" * 32, raw)
+    except (NaClRuntimeError, ValueError) as error:
+        raise InvalidKey("key.weak", "an X25519 key of low order; make a new key") from error
+    return raw
 
 
 class CurveKey:

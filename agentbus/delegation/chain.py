@@ -61,9 +61,8 @@ class Authority:
 
     @property
     def id(self) -> str:
-        """The last link's id in hex: what revokes this authority."""
-        last: bytes = self.links[-1].grant.id
-        return last.hex()
+        """The last link's digest in hex: what names this authority, and what a revocation of it names."""
+        return self.links[-1].digest.hex()
 
     @property
     def subject(self) -> PrincipalId:
@@ -271,7 +270,7 @@ def _judge(link: Link, parent: Link | None, trust: Trust, now: int, cache: Signa
         raise _no("reject.grant_early", grant.n, "not valid yet")
     if now >= grant.expires:
         raise _no("reject.grant_expired", grant.n, "expired")
-    if trust.is_revoked("grant", grant.id):
+    if trust.is_revoked("grant", link.digest):
         raise _no("reject.revoked", grant.n, "this grant was revoked")
     key = _instance_issuer(link, parent, trust, now) if parent else _root_issuer(link, trust)
     try:

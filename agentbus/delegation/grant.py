@@ -44,7 +44,7 @@ class Grant(NamedTuple):
     scopes: tuple[Scope, ...]
     targets: tuple[str, ...]  # ascending ids, or the one group of everyone
     depth: int  # how many further links may follow
-    id: bytes  # 16 random bytes: the revocation handle
+    id: bytes  # 16 random bytes: two links are never the same bytes
     purpose: str | None
     conversation: bytes | None  # where present the link holds only in it
     root_kind: str | None  # link 0 only

@@ -167,6 +167,11 @@ class Instance(NamedTuple):
             sign(instance, Purpose.INSTANCE_POSSESSION, body),
         )
 
+    @property
+    def handle(self) -> bytes:
+        """What a revocation names: an instance id alone could be chosen to be somebody else's."""
+        return f"{self.principal}#{self.instance_id.hex()}".encode()
+
     @classmethod
     def decode(cls, body: bytes) -> Instance:
         """Read an instance statement's body.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from agentbus.crypto.keys import VerifyKey, thumbprint
+from agentbus.crypto.keys import VerifyKey, check_curve_key, thumbprint
 from agentbus.crypto.merkle import Frontier, leaf_hash
 from agentbus.crypto.note import open_checkpoint
 from agentbus.crypto.signing import Purpose, verify
@@ -45,6 +45,15 @@ CODES: Final = {
 }
 
 KeyState = Literal["active", "retiring", "retired", "tainted", "compromised", "revoked"]
+KEY_MOVES: Final[Mapping[str, frozenset[str]]] = {
+    "active": frozenset({"retiring", "retired", "tainted", "compromised"}),
+    "retiring": frozenset({"retired", "tainted", "compromised"}),
+    "tainted": frozenset({"retired", "compromised"}),
+    "retired": frozenset({"compromised"}),
+    "compromised": frozenset(),
+    "revoked": frozenset(),
+}
+"""What may become of an identity key: never better than it was. ``revoked`` is a revocation's business."""
 USABLE: Final = frozenset({"active", "retiring", "tainted"})
 """States under which a key still verifies."""
 
@@ -215,7 +224,7 @@ class Trust:
         """Why a known instance must not be relied on at ``now``; None when nothing speaks against it."""
         if not instance.not_before - LIMITS.skew <= now < instance.not_after:
             return "reject.key_expired"
-        if self.is_revoked("instance", instance.instance_id) or self.is_revoked("key", thumbprint(instance.key)):
+        if self.is_revoked("instance", instance.handle) or self.is_revoked("key", thumbprint(instance.key)):
             return "reject.revoked"
         key = self.keys.get(instance.identity_key)
         if key is None or key.state not in USABLE or key.principal != instance.principal:
@@ -385,7 +394,8 @@ class _Fold:
     def _key(self, event: KeyEvent) -> None:
         raw, curve_key, epoch = event.payload[:3]
         key, record = VerifyKey(raw), self.principals[event.subject]
-        if key.id in self.keys or curve_key in self.curve_keys or type(curve_key) is not bytes or len(curve_key) != 32:
+        check_curve_key(curve_key)
+        if key.id in self.keys or curve_key in self.curve_keys:
             raise Rejected("reject.statement_invalid", "an identity or CURVE key was seen before")
         online = self.online.get(key.id)
         other = key == self.root_key or (online is not None and online.role != "identity")
@@ -401,8 +411,7 @@ class _Fold:
     def _key_state(self, event: KeyEvent) -> None:
         key_id, state, since = event.payload
         old = self.keys[key_id]
-        known = ("active", "retiring", "retired", "tainted", "compromised", "revoked")
-        if old.principal != event.subject or state not in known or old.state == "revoked" or type(since) is not int:
+        if old.principal != event.subject or state not in KEY_MOVES[old.state] or type(since) is not int:
             raise Rejected("reject.statement_invalid", "this key cannot take this state")
         self.keys[key_id] = replace(old, state=state, since=since)
 

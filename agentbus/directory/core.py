@@ -38,7 +38,6 @@ CODES: Final = {
     "directory.possession": "The enrolling party did not prove that it holds the new identity key.",
     "directory.token": "This enrolment token is unknown, used or expired; ask the operator for a new one.",
     "directory.node_taken": "Another principal's running node has this name.",
-    "directory.not_active": "The principal is suspended, retired or revoked.",
     "directory.no_standing": "Only a running, active instance is given a standing grant.",
     "directory.already_revoked": "This was revoked before; a revocation is never undone or repeated.",
     "directory.key_seen": "This identity or CURVE key was seen before; make new keys.",
@@ -90,6 +89,7 @@ class Directory:
         self.store = store
         self.keys = keys
         self.trust = Trust.pinned(root).advance(store.entries(), now=now)
+        self._last_head = 0
         self._gone: set[bytes] = set()  # key ids of instances that ended: no presence, yet their links still verify
         self.changed: Callable[[list[bytes]], None] = lambda entries: None
 
@@ -312,8 +312,9 @@ class Directory:
 
     def head(self, now: int) -> bytes:
         """The signed head: the log's checkpoint with the lines ``instant`` and ``revocations``."""
+        self._last_head = max(self._instant(now), self._last_head + 1)  # newer than any before, whatever the clock does
         origin = directory_origin(self.domain)
-        lines = (f"instant {now}", f"revocations {self.trust.revocation_seq}")
+        lines = (f"instant {self._last_head}", f"revocations {self.trust.revocation_seq}")
         text = Checkpoint(origin, self.trust.size, self.trust.frontier.root(), lines).text
         return sign_note(text, origin, self.keys.head)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentbus.crypto.keys import thumbprint
 from agentbus.delegation.chain import verify_chain
 from agentbus.delegation.grant import decode_links, encode_chain
 from agentbus.delegation.trust import NeedsTrust, Principal, Trust
@@ -52,12 +51,19 @@ def may_revoke(trust: Trust, who: PrincipalId, kind: str, text: str, chain: str,
             raise DirectoryRefused("directory.unknown", f"nobody is called {text}")
         require_owner(trust, who, record)
         return record.id.encode(), b""
-    handle = _hex(text, 32 if kind == "key" else 16)
+    if kind == "instance":
+        who_of, _, number = text.partition("#")
+        record = trust.principal(_principal(who_of))
+        if record is None:
+            raise DirectoryRefused("directory.unknown", f"nobody is called {who_of}")
+        require_owner(trust, who, record)
+        return f"{record.id}#{_hex(number, 16).hex()}".encode(), b""
+    handle = _hex(text, 32)
     if kind == "grant":
         shown = _hex(chain, None)
         try:
             links = decode_links(shown)
-            at = next((n for n, link in enumerate(links) if link.grant.id == handle), None)
+            at = next((n for n, link in enumerate(links) if link.digest == handle), None)
             if at is None:
                 raise DirectoryRefused("directory.bad_handle", "the chain does not hold this grant")
             proof = encode_chain(links[: at + 1])
@@ -71,23 +77,18 @@ def may_revoke(trust: Trust, who: PrincipalId, kind: str, text: str, chain: str,
         if who not in issuers and not is_operator(trust, who):
             raise DirectoryRefused("directory.not_issuer", f"{who.short} issued no link at or above it")
         return handle, proof
-    owner = _owner_of(trust, kind, handle)
+    owner = _owner_of(trust, handle)
     require_owner(trust, who, owner)
     return handle, b""
 
 
-def _owner_of(trust: Trust, kind: str, handle: bytes) -> Principal:
-    who: str | None = None
-    if kind == "key" and handle in trust.keys:
-        who = trust.keys[handle].principal
-    for instance in trust.instances.values():
-        if (kind == "instance" and instance.instance_id == handle) or (
-            kind == "key" and thumbprint(instance.key) == handle
-        ):
-            who = instance.principal
+def _owner_of(trust: Trust, key_id: bytes) -> Principal:
+    """Whose key this is: an identity key's, or a known instance key's."""
+    identity, instance = trust.keys.get(key_id), trust.instances.get(key_id)
+    who = identity.principal if identity else instance.principal if instance else None
     record = trust.principal(who) if who else None
     if record is None:
-        raise DirectoryRefused("directory.unknown", f"no such {kind} is known")
+        raise DirectoryRefused("directory.unknown", "no such key is known")
     return record
 
 

@@ -59,6 +59,11 @@ class Party(NamedTuple):
     instance: bytes
     mine: bytes
 
+    @property
+    def handle(self) -> bytes:
+        """What a revocation of the other side's instance names."""
+        return f"{self.principal}#{self.instance.hex()}".encode()
+
 
 Exchanges = Callable[[bytes, bool], Party | None]
 """(digest of the opening message, whether the message is an answer) → the exchange's other party, if it is known."""

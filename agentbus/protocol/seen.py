@@ -30,15 +30,15 @@ class _Pair:
 
 
 class ReplayWindow:
-    """Accepted numbers by (sender instance, recipient instance)."""
+    """Accepted numbers by (sender, its instance, recipient instance): instance ids are chosen by whoever starts one."""
 
     def __init__(self) -> None:
-        self._pairs: dict[tuple[bytes, bytes | None], _Pair] = {}
+        self._pairs: dict[tuple[str, bytes, bytes | None], _Pair] = {}
         self._checked = 0
 
     def seen(self, header: Header) -> bool:
         """Whether this message counts as accepted before. Changes nothing."""
-        pair = self._pairs.get((header.sender_instance, header.recipient_instance))
+        pair = self._pairs.get((header.sender, header.sender_instance, header.recipient_instance))
         return pair is not None and (header.peer_seq <= pair.floor or header.peer_seq in pair.ahead)
 
     def add(self, header: Header) -> None:
@@ -49,7 +49,7 @@ class ReplayWindow:
         """
         if self.seen(header):
             raise Rejected("reject.replayed", "accepted before; a retry is a new message")
-        key = (header.sender_instance, header.recipient_instance)
+        key = (header.sender, header.sender_instance, header.recipient_instance)
         pair = self._pairs.get(key)
         if pair is None:
             pair = self._pairs[key] = _Pair()

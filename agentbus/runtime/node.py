@@ -600,7 +600,7 @@ class Node:
         for exchange in self._engine.asked():
             party = exchange.party
             record = trust.principal(party.principal)
-            gone = record is None or record.state != "active" or trust.is_revoked("instance", party.instance)
+            gone = record is None or record.state != "active" or trust.is_revoked("instance", party.handle)
             waiter = self._waiters.get(exchange.digest)
             if gone and waiter is not None and self._engine.end(exchange, "lose"):
                 self.forget(exchange)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 UNRECORDED = ""
 """The verdict on a frame that left no trace: nothing was judged, or too much was refused within a second."""
+
+
+CODES: Final = {
+    "usage.nothing_captured": "The attacker has seen no such frame yet; let something be sent first.",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from agentbus.delegation.scope import Scope
 from agentbus.delegation.trust import Trust
 from agentbus.directory.store import SqliteStore
 from agentbus.errors import ProgrammingError, Unavailable
+from agentbus.host import enrol_here
 from agentbus.identity import Identity
 from agentbus.log.base import LogStore
 from agentbus.log.entry import Received, Refused, decode_entry
@@ -29,7 +30,6 @@ from agentbus.runtime.agent import Agent
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.node import Node, Voice
 from agentbus.services.directory import DirectoryServer
-from agentbus.services.host import enrol_here
 from agentbus.testing.attacker import Attacker, Captured, Tap
 from agentbus.testing.clock import ManualClock
 from agentbus.transport.base import Connection

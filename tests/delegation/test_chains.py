@@ -74,7 +74,7 @@ def test_a_drawn_chain_gives_its_holder_what_its_last_link_says(world: World) ->
     held = judge(links, world)
     assert (held.subject, held.user, held.holder) == (world.id("user/alice"),) * 2 + (world.id("erin"),)
     assert (held.scopes, held.targets, held.root_kind) == (("quote",), (world.id("bob"),), "user")
-    assert held.expires_at == NOON + HOUR and held.id == links[-1].grant.id.hex()
+    assert held.expires_at == NOON + HOUR and held.id == links[-1].digest.hex()
     assert Authority.from_bytes(held.to_bytes()) == held
     assert digest_of(held) == chain_digest(chain_bytes(links))
     assert "user/alice → carol → dave → erin" in repr(held)
@@ -424,7 +424,7 @@ def test_a_cached_chain_is_judged_by_time_and_state_every_time(world: World) -> 
     with pytest.raises(Rejected) as caught:
         verify_chain(data, trust=world.trust, now=NOON + HOUR, cache=cache)
     assert caught.value.code == "reject.grant_expired"
-    world.revoke("grant", links[0].grant.id)
+    world.revoke("grant", links[0].digest)
     with pytest.raises(Rejected) as caught:
         verify_chain(data, trust=world.trust, now=NOON, cache=cache)
     assert caught.value.code == "reject.revoked"
@@ -465,7 +465,7 @@ def test_an_expired_instance_key_delegates_no_more(world: World) -> None:
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_one_revoked_grant_breaks_the_whole_chain(world: World, at: int) -> None:
     links = draw_chain(LONG, world=world)
-    world.revoke("grant", links[at].grant.id)
+    world.revoke("grant", links[at].digest)
     refuse(links, world, "reject.revoked", link=at)
 
 
@@ -481,7 +481,7 @@ def test_one_revoked_principal_breaks_the_whole_chain(world: World, who: str) ->
 def test_a_revoked_issuer_key_or_instance_breaks_the_chain(world: World, who: str, what: str) -> None:
     links = draw_chain(LONG, world=world)
     actor = world[who]
-    handle = {"instance": actor.running.instance_id, "key": actor.instance.id, "identity": actor.identity.id}[what]
+    handle = {"instance": actor.running.handle, "key": actor.instance.id, "identity": actor.identity.id}[what]
     world.revoke("instance" if what == "instance" else "key", handle)
     refuse(links, world, "reject.revoked")
 
@@ -492,7 +492,7 @@ def test_a_revoked_users_key_breaks_what_it_signed(world: World) -> None:
     refuse(links, world, "reject.revoked", link=0)
 
 
-@pytest.mark.parametrize("state", ["retired", "compromised", "revoked"])
+@pytest.mark.parametrize("state", ["retired", "compromised"])
 def test_a_key_in_an_ended_state_signs_no_root(world: World, state: str) -> None:
     links = draw_chain("alice -[a]-> carol", world=world)
     alice = world["user/alice"]

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
+THREATS = (DOCS / "threats.md").read_text("utf-8")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -43,3 +44,36 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(text):
         if not target.startswith(("http:", "https:", "mailto:")):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("named", sorted(set(re.findall(r"`(tests/[^`]+\.py::\w+)`", THREATS))))
+def test_threats_name_tests_that_exist(named: str) -> None:
+    path, _, name = named.partition("::")
+    assert re.search(rf"def {name}\b", (ROOT / path).read_text("utf-8"))
+
+
+@pytest.mark.parametrize("where", sorted(set(re.findall(r"`([a-z]+/[a-z_/]+\.py:[\w.]+)`", THREATS))))
+def test_threats_name_checks_that_exist(where: str) -> None:
+    path, _, name = where.partition(":")
+    text = (ROOT / "agentbus" / path).read_text("utf-8")
+    for part in name.split("."):
+        assert re.search(rf"(def|class) {part}\b|^ *{part}\b.*[:=]", text, re.MULTILINE), part
+
+
+def test_threats_name_codes_and_vectors_that_exist(generate: ModuleType) -> None:
+    codes = {code for table in generate.code_tables().values() for code in table}
+    named = set(re.findall(r"`([a-z]+\.[a-z_]+)`", re.sub(r"`[^`]*/[^`]*`", "", THREATS))) - {"agentbus.audit"}
+    assert named <= codes, named - codes
+    vectors = (ROOT / "tests" / "vectors" / "envelope.json").read_text("utf-8")
+    for group in re.findall(r"vectors? ((?:\"[^\"]+\"(?:, )?)+)", THREATS):
+        for name in re.findall(r'"([^"]+)"', group):
+            assert f'"name": "{name}"' in vectors, name
+
+
+@pytest.mark.parametrize("page", ["envelope", "grant", "directory"])
+def test_a_specification_names_codes_that_exist(generate: ModuleType, page: str) -> None:
+    codes = {code for table in generate.code_tables().values() for code in table}
+    text = (DOCS / "spec" / f"{page}.md").read_text("utf-8")
+    prefixes = "malformed|reject|denied|directory|unavailable|handler|key"
+    named = set(re.findall(rf"`((?:{prefixes})\.[a-z_]+)`", text))
+    assert named and named <= codes, named - codes

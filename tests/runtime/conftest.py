@@ -13,7 +13,7 @@ import pytest
 from agentbus import Agent, Bus, Session
 from agentbus.bus import connect_bus
 from agentbus.runtime.node import Node
-from agentbus.services.host import DirectoryHost
+from agentbus.host import DirectoryHost
 from agentbus.testing import ManualClock, Network
 from agentbus.testing.plugin import net
 

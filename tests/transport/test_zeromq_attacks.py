@@ -1,4 +1,4 @@
-"""Attacks on the ZeroMQ transport. Mallory is enrolled, unless it says otherwise: her key is admitted, her manners are not.
+"""Attacks on the ZeroMQ transport. Mallory is enrolled, unless it says otherwise: her key is good, her manners are not.
 
 Where libzmq could abort its process, the victim is a process of its own and has to end in good order.
 """
@@ -69,7 +69,7 @@ async def test_nobody_aborts_over_a_routing_id(mallory: Attacker, alice: Party, 
 async def test_the_ids_that_libzmq_counts_up_cannot_be_guessed(
     mallory: Attacker, alice: Party, victim: Process
 ) -> None:
-    """libzmq names a nameless peer 0x6B8B4567 + n in *every* process, and aborts if somebody bears that name already."""
+    """libzmq names a nameless peer 0x6B8B4567 + n in *every* process, and aborts if that name is taken."""
     for ahead in range(16):
         squatter = mallory.socket("mallory", victim.key, routing_id=b"\x00" + struct.pack(">I", 0x6B8B4567 + ahead))
         assert await mallory.attempt(squatter, victim.endpoint) == "in"

@@ -6,10 +6,15 @@ import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import click
 
 from agentbus.cli.output import json_option, run_async
+
+CODES: Final = {
+    "config.data": "The folder for the logs is not empty.",
+}
 
 QUESTION = "How does the with statement decide whether to suppress an exception?"
 

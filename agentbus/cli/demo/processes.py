@@ -9,9 +9,13 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from agentbus import AgentBusError, Unavailable
+
+CODES: Final = {
+    "unavailable.process": "A process of the demo stopped before its time.",
+}
 
 
 class Processes:

@@ -30,6 +30,11 @@ ZAP_DOMAIN: Final = b"agentbus"
 _ENDPOINT: Final = re.compile(r"tcp://[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?:[0-9]{1,5}")
 
 
+CODES: Final = {
+    "config.transport": "The transport's keys, addresses or limits cannot be used.",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What all sockets of one transport have in common."""
