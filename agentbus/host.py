@@ -44,10 +44,13 @@ class DirectoryHost:
         listen: ZeroMQ address to bind.
     """
 
-    def __init__(self, folder: Path, *, listen: str, domain: str | None = None, advertise: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, listen: str, domain: str | None = None, advertise: str | None = None, max_age: int = 30
+    ) -> None:
         self.folder = folder
         self.clock: Clock = SystemClock()
         self._listen, self._advertise, self._domain = listen, advertise, domain
+        self._max_age = max_age
         self._lock: int | None = None
         self.node: Node
         self.core: Directory
@@ -116,7 +119,7 @@ class DirectoryHost:
         online = {role: b64(getattr(keys, role).seed) for role in ROLES}
         _write(folder / "online.json", {**online, "curve": b64(keys.curve.secret), "root": b64(root.id)})
         store = SqliteStore(self.folder / "directory")
-        core = Directory.create(store, keys, root, domain=domain, now=self.clock.now())
+        core = Directory.create(store, keys, root, domain=domain, now=self.clock.now(), max_age=self._max_age * SECOND)
         folder.rename(self.folder / "keys")  # last: keys without a log, or a log without keys, is never taken for whole
         self.created = True
         return core

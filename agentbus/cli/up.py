@@ -20,20 +20,27 @@ from agentbus.identity import home, key_path
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7400, show_default=True, help="0: any free port.")
 @click.option("--domain", default=None, help="The trust domain of a new directory (agents.local).")
+@click.option(
+    "--max-directory-age",
+    type=click.IntRange(5, 300),
+    default=30,
+    show_default=True,
+    help="Of a new directory: seconds after which nodes that no longer hear it refuse new work.",
+)
 @json_option
-def up(data: Path | None, host: str, port: int, domain: str | None, as_json: bool) -> None:
+def up(data: Path | None, host: str, port: int, domain: str | None, max_directory_age: int, as_json: bool) -> None:
     """Run the directory. On an empty folder: make its keys, the trust domain, user/operator and the profile."""
-    run_async(_up(data or home() / "directory", host, port, domain, as_json))
+    run_async(_up(data or home() / "directory", host, port, domain, max_directory_age, as_json))
 
 
-async def _up(data: Path, address: str, port: int, domain: str | None, as_json: bool) -> None:
+async def _up(data: Path, address: str, port: int, domain: str | None, max_age: int, as_json: bool) -> None:
     from agentbus.host import DirectoryHost, make_operator
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    host = DirectoryHost(data, listen=f"tcp://{address}:{port or '*'}", domain=domain)
+    host = DirectoryHost(data, listen=f"tcp://{address}:{port or '*'}", domain=domain, max_age=max_age)
     path = key_path("user/operator")
     if not (data / "keys").exists() and path.exists():
         raise ConfigError("config.in_use", f"{path} belongs to another directory; set AGENTBUS_HOME to another folder")

@@ -362,7 +362,12 @@ class TransportConformance:
             ours = alice.dial(bob)
             ours.offer(b"0")
             again: list[Connection] = []
-            alice.sink.on_lost = lambda connection: connection is ours and again.append(_dial_and_drop(alice, bob))
+
+            def once_more(connection: Connection) -> None:
+                if connection is ours:
+                    again.append(_dial_and_drop(alice, bob))
+
+            alice.sink.on_lost = once_more
             await alice.sink.until_lost(ours)
             await alice.sink.until_lost(again[0])
             await bob.sink.until(lambda: bob.sink.losses)

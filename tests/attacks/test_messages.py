@@ -1,7 +1,7 @@
 """Attacks on messages: what is replayed, moved, spoofed, reflected or sent by whoever was not asked.
 
-Each runs against a whole node, over mallory's own connection or a network that repeats and misdelivers, and each asserts
-the exact code on the victim's record and that no handler ran.
+Each runs against a whole node, over mallory's own connection or a network that repeats and misdelivers, and each
+asserts the exact code on the victim's record and that no handler ran.
 """
 
 from __future__ import annotations

@@ -415,7 +415,6 @@ def test_each_reason_against_an_instance(world: World) -> None:
         ("tainted", None),
         ("retired", "reject.revoked"),
         ("compromised", "reject.revoked"),
-        ("revoked", "reject.revoked"),
     ):
         change = [carol.identity.id, state, NOON]
         assert after(lambda w, change=change: w.event("key-state", carol.id, change)) == code

@@ -124,7 +124,7 @@ def test_refused_messages_are_authentic_and_no_more(lab: Lab, tmp_path: Path) ->
 def test_a_revocation_that_was_known_makes_acceptance_wrong_and_a_later_one_does_not(lab: Lab, tmp_path: Path) -> None:
     before = (lab.world.trust.size, 0)
     frames = lab.request()
-    lab.world.revoke("instance", lab.world["dave"].running.instance_id)
+    lab.world.revoke("instance", lab.world["dave"].running.handle)
     for name, (size, number), good in (("early", before, True), ("late", (lab.world.trust.size, 1), False)):
         log = lab.open(tmp_path / name)
         log.put_blob(lab.statements["erin"])

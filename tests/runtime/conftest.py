@@ -1,4 +1,4 @@
-"""One town, twice: everything in memory, and the same over ZeroMQ in one process. Both run by a clock that stands still."""
+"""One town, twice: everything in memory, and the same over ZeroMQ in one process; the clock stands still in both."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from agentbus import Agent, Bus, Session
 from agentbus.bus import connect_bus
-from agentbus.runtime.node import Node
 from agentbus.host import DirectoryHost
+from agentbus.runtime.node import Node
 from agentbus.testing import ManualClock, Network
 from agentbus.testing.plugin import net
 

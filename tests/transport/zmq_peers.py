@@ -137,9 +137,11 @@ class Attacker:
         self._monitors[socket] = monitor
         return socket
 
-    async def attempt(self, socket: zmq.Socket[bytes], endpoint: str) -> str:
-        """Connect; ``in``, ``refused`` or ``failed``."""
+    async def attempt(self, socket: zmq.Socket[bytes], endpoint: str, *frames: bytes) -> str:
+        """Connect with ``frames`` waiting; ``in``, ``refused`` or ``failed``."""
         socket.connect(endpoint)
+        for frame in frames:
+            socket.send(frame)
         return await self.outcome(socket)
 
     async def outcome(self, socket: zmq.Socket[bytes]) -> str:
@@ -151,9 +153,15 @@ class Attacker:
         assert await asyncio.to_thread(socket.poll, PATIENCE * 1000)
         return socket.recv_multipart(zmq.DONTWAIT)
 
+    def hang_up(self, socket: zmq.Socket[bytes]) -> None:
+        """Go without a word."""
+        socket.monitor(None, 0)
+        self._monitors.pop(socket)
+        socket.close(0)
+
     def close(self) -> None:
-        for socket in self._monitors:
-            socket.monitor(None, 0)
+        for socket in list(self._monitors):
+            self.hang_up(socket)
         for socket in self._sockets:
             socket.close(0)
 

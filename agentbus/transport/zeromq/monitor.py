@@ -126,4 +126,5 @@ class Accepted:
         with suppress(OSError), sockets.socket(fileno=os.dup(fd)) as copy:
             drain()
             if self._fds.get(fd) == number:
+                self.closed(fd)  # from now on as good as closed; DISCONNECTED will follow
                 copy.shutdown(sockets.SHUT_RDWR)

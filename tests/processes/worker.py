@@ -1,0 +1,36 @@
+"""The agent that the failure tests kill, stop and start again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from pydantic import BaseModel
+
+from agentbus import Agent, Context, Request, StreamRequest
+
+
+class Done(BaseModel):
+    n: int
+
+
+class Work(Request[Done]):
+    seconds: float = 0.0
+    n: int = 0
+
+
+class Count(StreamRequest[Done]):
+    pass
+
+
+worker = Agent("worker")
+
+
+@worker.handler
+async def work(request: Work, ctx: Context) -> Done:
+    await asyncio.sleep(request.seconds)
+    return Done(n=request.n)
+
+
+@worker.handler
+async def count(request: Count, ctx: Context) -> AsyncIterator[Done]:
+    yield Done(n=1)
+    await asyncio.sleep(60)
