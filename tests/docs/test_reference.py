@@ -64,7 +64,7 @@ def test_threats_name_codes_and_vectors_that_exist(generate: ModuleType) -> None
     codes = {code for table in generate.code_tables().values() for code in table}
     named = set(re.findall(r"`([a-z]+\.[a-z_]+)`", re.sub(r"`[^`]*/[^`]*`", "", THREATS))) - {"agentbus.audit"}
     assert named <= codes, named - codes
-    vectors = (ROOT / "tests" / "vectors" / "envelope.json").read_text("utf-8")
+    vectors = "".join(path.read_text("utf-8") for path in (ROOT / "tests" / "vectors").glob("*.json"))
     for group in re.findall(r"vectors? ((?:\"[^\"]+\"(?:, )?)+)", THREATS):
         for name in re.findall(r'"([^"]+)"', group):
             assert f'"name": "{name}"' in vectors, name

@@ -172,7 +172,7 @@ def test_a_chain(case: Any) -> None:
 
 
 def opened(case: Any) -> Any:
-    seen = {(bytes.fromhex(s), bytes.fromhex(r), n) for s, r, n in case.get("seen", [])}
+    seen = {(who, bytes.fromhex(s), bytes.fromhex(r), n) for who, s, r, n in case.get("seen", [])}
     open_here = {
         (bytes.fromhex(o["digest"]), o["answering"]): Party(
             o["principal"], bytes.fromhex(o["instance"]), bytes.fromhex(o["mine"])
@@ -181,7 +181,7 @@ def opened(case: Any) -> Any:
     }
 
     def was_seen(header: Header) -> bool:
-        return (header.sender_instance, header.recipient_instance, header.peer_seq) in seen
+        return (header.sender, header.sender_instance, header.recipient_instance, header.peer_seq) in seen
 
     return open_envelope(
         bytes.fromhex(case["frame"]),

@@ -136,7 +136,7 @@ def merkle() -> Json:
 def directory() -> Json:
     """A directory's log, what it leads to, and statements that must be refused after it."""
     of = world()
-    of.revoke("grant", seed("a grant")[:16])
+    of.revoke("grant", seed("a grant"))
     carol, dave = of["carol"], of["dave"]
     next_one = of.trust.size
     fresh = SigningKey(seed("fresh"))
@@ -179,6 +179,9 @@ def directory() -> Json:
          "reject.statement_invalid"),
         ("the CURVE key of another principal",
          event("key", dave.id, [fresh.public.raw, carol.curve.public, 1, b"", b""]), "reject.statement_invalid"),
+        ("a CURVE key of low order", event("key", dave.id, [fresh.public.raw, bytes(32), 1, b"", b""]), "key.weak"),
+        ("a key that becomes better", event("key-state", carol.id, [carol.identity.id, "active", of.now]),
+         "reject.statement_invalid"),
         ("a weak identity key", event("key", dave.id, [bytes(32), curve, 1, b"", b""]), "key.weak"),
         ("a name given twice", event("create", carol.id, ["", "", [], [], [], []]), "reject.statement_invalid"),
         ("all rights for an agent",
@@ -301,7 +304,7 @@ def chains() -> Json:
     ]  # fmt: skip
     shown = [case(name, links if isinstance(links, bytes) else chain_bytes(links), code) for name, links, code in cases]
     after = world()
-    after.revoke("grant", good[1].grant.id)
+    after.revoke("grant", good[1].digest)
     gone = world()
     gone.event("state", gone["carol"].id, ["suspended"])
     dead = world()
@@ -432,7 +435,7 @@ def envelopes() -> Json:
         ("a deadline before the issue", one(deadline=of.now - 1), "reject.lifetime", {}),
         ("issued 31 s ahead", one(issued_at=of.now + 31 * SECOND), "reject.issued_in_future", {}),
         ("at its deadline", asked, "reject.expired", {"now": of.now + 60 * SECOND}),
-        ("accepted before", asked, "reject.replayed", {"seen": [[carol.running.instance_id.hex(),
+        ("accepted before", asked, "reject.replayed", {"seen": [[str(carol.id), carol.running.instance_id.hex(),
          dave.running.instance_id.hex(), 1]]}),
         ("over another node's connection", asked, "reject.connection", {"peer": of["erin"].curve.public.hex()}),
         ("in another's name", one(sender=of["erin"].id), "reject.sender_key", {}),
@@ -460,7 +463,7 @@ def envelopes() -> Json:
          "reject.conversation", {}),
     ]  # fmt: skip
     revoked = world()
-    revoked.revoke("instance", revoked["carol"].running.instance_id)
+    revoked.revoke("instance", revoked["carol"].running.handle)
     then = [entry.hex() for entry in revoked.entries[len(of.entries) :]]
     cases.append(("from a revoked instance", asked, "reject.revoked", {"then": then}))
     me = {actor.running.instance_id.hex(): str(actor.id) for actor in (alice, carol, dave)}
