@@ -247,7 +247,15 @@ def subclasses(of: type[AgentBusError] = AgentBusError) -> dict[str, type[AgentB
     return {c.__name__: c for c in of.__subclasses__() if c.__module__ == __name__}
 
 
-_BY_CODE = {
+_BY_CODE: dict[str, type[AgentBusError]] = {
+    "agent": AgentGone,
+    "deadline": DeadlineExceeded,
+    "request": RequestInvalid,
+    "config": ConfigError,
+    "key": KeyFileError,
+    "log": LogError,
+    "stream": StreamBroken,
+    "usage": ProgrammingError,
     "malformed": Malformed,
     "reject": Rejected,
     "denied": Denied,

@@ -68,12 +68,12 @@ def decide(message: VerifiedMessage, *, trust: Trust, policy: Policy, now: int, 
     header, authority = message.header, message.authority
     if header.kind not in OPENING:
         raise Denied("denied.not_a_request", f"a {Kind(header.kind).name.lower()} is not asked of a handler")
-    _require_targets(authority, header.recipient, trust.domain)
     rule = policy.rules.get((header.recipient, header.action))
     limit = trust.max_age if rule is None or rule.max_age is None else min(rule.max_age, trust.max_age)
     if age is None or age > limit:
         heard = "never" if age is None else f"{age / 1e6:.1f} s ago"
         raise Unavailable("unavailable.directory_stale", f"the directory was last heard {heard}; it is asked again")
+    _require_targets(authority, header.recipient, trust.domain)
     if rule is None:
         raise HandlerMissing("handler.missing", f"{header.recipient} has no handler for {header.action!r}")
     if rule.requires_user and authority.user is None:

@@ -365,7 +365,9 @@ class _Fold:
     # ── entries ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _domain(self, event: KeyEvent) -> None:
-        _, max_age = event.payload
+        raw, max_age = event.payload
+        if self.root_key is None or raw != self.root_key.raw:
+            raise Rejected("reject.wrong_root", "a trust domain keeps its root key")
         if not 5 * SECOND <= max_age <= 300 * SECOND:
             raise Rejected("reject.statement_invalid", "max_directory_age is 5 to 300 seconds")
         self.max_age = max_age
@@ -399,7 +401,7 @@ class _Fold:
             raise Rejected("reject.statement_invalid", "an identity or CURVE key was seen before")
         online = self.online.get(key.id)
         other = key == self.root_key or (online is not None and online.role != "identity")
-        if other or ("key", key.id) in self.revoked:
+        if other or key.id in self.instances or ("key", key.id) in self.revoked:
             raise Rejected("reject.statement_invalid", "this key has another purpose, or was revoked")
         if record.state in ("retired", "revoked") or type(epoch) is not int or epoch != max(record.epoch, 1):
             raise Rejected("reject.statement_invalid", f"{event.subject} takes no key of epoch {epoch}")
@@ -435,6 +437,8 @@ class _Fold:
     def _revocation(self, entry: Revocation) -> None:
         if entry.number != self.revocation_seq + 1:
             raise Rejected("reject.statement_order", "revocations are numbered without a gap")
+        if (entry.kind, entry.id) in self.revoked:
+            raise Rejected("reject.statement_invalid", "this was revoked before")
         self.revocation_seq = entry.number
         self.revoked[(entry.kind, entry.id)] = entry
         if entry.kind == "principal":
@@ -468,11 +472,12 @@ class _Fold:
         known = self.instances.get(key.id)
         if known is not None and known[:4] != instance[:4]:
             raise Rejected("reject.statement_invalid", "this instance key belongs to another instance")
-        if key.id in self.keys or key.id in self.online or key == self.root_key or instance.log_key == instance.key:
+        taken = (thumbprint(instance.log_key), key.id)
+        if any(k in self.keys or k in self.online or k == self.trust.root for k in taken) or taken[0] == taken[1]:
             raise Rejected("reject.statement_invalid", "an instance key signs envelopes and grants, and nothing else")
         if known is None or instance.not_before >= known.not_before:  # an older statement takes nothing back
             self.instances[key.id] = instance
-        self.statements[key.id] = data
+            self.statements[key.id] = data
 
 
 def _record(who: PrincipalId, state: str, epoch: int, payload: list[Any]) -> Principal:

@@ -19,7 +19,7 @@ from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.decide import Policy
 from agentbus.delegation.statements import Instance
-from agentbus.delegation.trust import NeedsTrust
+from agentbus.delegation.trust import USABLE, NeedsTrust
 from agentbus.errors import (
     AgentBusError,
     AgentGone,
@@ -59,6 +59,8 @@ SYNC: Final = 0.1  # seconds between fsyncs of the log while it grows
 CHECKPOINT_EVERY: Final = 10  # of them
 LOOK_UPS: Final = 2  # the sender's statement first, then those of its chain's issuers
 HELD: Final = 1024  # frames of one connection that may wait for a look-up
+LATE: Final = 0.1  # what an honest peer's late answer costs, of the bucket's
+FORGERIES: Final = frozenset({"reject.body", "reject.chain_digest", "reject.handover_digest"})  # never an accident
 BAD_FRAMES: Final = 64  # unverifiable frames of one connection before it is dropped; one a second is forgiven
 
 
@@ -473,7 +475,10 @@ class Node:
             await self.source.refresh()  # it may have enrolled a moment ago
         who = self.source.trust.curve_keys.get(key)
         record = self.source.trust.principal(who) if who else None
-        return record is not None and record.state == "active"
+        if record is None or record.state != "active":
+            return False
+        keys = self.source.trust.keys.values()
+        return any(k.curve_key == key and k.state in USABLE and k.epoch == record.epoch for k in keys)
 
     def _envelope(self, connection: Connection, frame: bytes) -> None:
         peer = self._peers.get(connection.id)
@@ -548,8 +553,10 @@ class Node:
     def _refused(self, connection: Connection, frame: bytes, event: Refused, now: int) -> None:
         if event.header is None:
             self.recorder.rejected(frame, connection=connection.peer, code=event.error.code, now=now)
-            self._charge(connection)
+            self._charge(connection, LATE if event.error.code in ("reject.expired", "reject.recipient") else 1.0)
             return
+        if event.error.code in FORGERIES:
+            self._charge(connection)
         self._record(connection, decode_frame(frame, LIMITS), event.header.sender_key, event.error.code, now)
         event.error.details.setdefault("by", event.header.recipient)
         body = problems.encode(event.error)
@@ -565,11 +572,11 @@ class Node:
             policy=self.policy.version, now=now,
         )  # fmt: skip
 
-    def _charge(self, connection: Connection) -> None:
+    def _charge(self, connection: Connection, cost: float = 1.0) -> None:
         """Step 1's bucket: whoever sends what does not verify pays, and nobody else."""
         peer = self._peers.setdefault(connection.id, _Peer())
         mono = self.clock.mono()
-        peer.bad = max(0.0, peer.bad - (mono - peer.bad_at) / SECOND) + 1
+        peer.bad = max(0.0, peer.bad - (mono - peer.bad_at) / SECOND) + cost
         peer.bad_at = mono
         if peer.bad > BAD_FRAMES:
             connection.drop()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentbus.delegation.chain import verify_chain
-from agentbus.delegation.decide import Policy, Rule
+from agentbus.delegation.decide import Policy, Rule, decide
 from agentbus.delegation.messages import Permitted
 from agentbus.delegation.trust import NeedsTrust
 from agentbus.errors import AgentBusError, Cancelled, HandlerFailed, HandlerMissing, Rejected
@@ -210,6 +210,8 @@ class Service:
         """The chain and the sender's key, against what is known of revocations now."""
         trust = self.node.source.trust
         message = permitted.message
+        if self.node.clock.now() >= message.authority.expires_at:
+            raise Rejected("reject.grant_expired", "the authority behind this request ended meanwhile")
         if trust.size == permitted.directory_size and trust.revocation_seq == permitted.revocation_seq:
             return
         now = self.node.clock.now()
@@ -223,6 +225,7 @@ class Service:
         code = trust.refuses(message.sender, now)
         if code is not None:
             raise Rejected(code, f"{message.header.sender}: its key, instance or principal counts no more")
+        decide(message, trust=trust, policy=self.node.policy, now=now, age=0)  # ceilings, rights and targets of now
 
     def _receipt(self, exchange: Exchange, level: str) -> None:
         self.node.answer(Kind.RECEIPT, self.voice, exchange, action=level, body=b"")

@@ -35,12 +35,14 @@ from agentbus.runtime.agent import Agent
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.context import Context
 from agentbus.transport.base import Connection
+from agentbus.wire.frame import ENROLMENT
 from agentbus.wire.ids import b64, everyone, name_id
 from agentbus.wire.limits import SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
 
 PAGE: Final = 400_000  # bytes of entries in one answer: a frame holds a megabyte
 LEASE: Final = 3  # heads a node may miss before its instances count as gone
+ENROLMENT_SIZE: Final = 4096  # bytes; whoever holds a token is nobody yet
 TIME_LEAF: Final = 10 * SECOND
 
 
@@ -131,6 +133,8 @@ class DirectoryServer:
         """One synchronisation or enrolment frame; every one is answered, if only with a refusal."""
         number = 0
         try:
+            if frame[0] == ENROLMENT and len(frame) > ENROLMENT_SIZE:
+                raise Malformed("malformed.sync", f"an enrolment has at most {ENROLMENT_SIZE} bytes")
             operation, number, parts = decode_sync(frame)
             enrolled = connection.peer in self.core.trust.curve_keys
             if enrolled == (operation == "enrol"):

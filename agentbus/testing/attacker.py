@@ -20,6 +20,7 @@ from agentbus.protocol.sealing import Batch, Draft, commit_body
 from agentbus.runtime.message import encode_body, type_of
 from agentbus.runtime.node import Node, Voice
 from agentbus.transport.base import Connection, Sink
+from agentbus.wire.codec import unpack_array
 from agentbus.wire.frame import ENVELOPE, Envelope, decode_frame
 from agentbus.wire.header import Header, Kind, decode_header, encode_header
 from agentbus.wire.ids import name_id
@@ -28,6 +29,7 @@ from agentbus.wire.limits import LIMITS, SECOND
 if TYPE_CHECKING:
     from agentbus.testing.network import Network
 
+_INSTANCE, _KEY = Header._fields.index("sender_instance"), Header._fields.index("sender_key")
 UNRECORDED = ""
 """The verdict on a frame that left no trace: nothing was judged, or too much was refused within a second."""
 
@@ -202,8 +204,8 @@ class Attacker(Bus):
 
     def seal(self, *drafts: Draft, key: SigningKey | None = None, purpose: Purpose = Purpose.BATCH) -> bytes:
         """The first frame of a batch that she signs, or somebody else's key."""
-        first = decode_header(drafts[0].header, LIMITS)
-        batch = Batch.prepare(drafts, key_id=first.sender_key, instance_id=first.sender_instance)
+        row = unpack_array(drafts[0].header)  # read as it is: the header may be one that no receiver takes
+        batch = Batch.prepare(drafts, key_id=row[_KEY], instance_id=row[_INSTANCE])
         return batch.attach(sign(key or self._voice.key, purpose, batch.to_sign))[0]
 
     def flip(self, frame: bytes, at: int, bit: int = 0) -> bytes:

@@ -120,5 +120,3 @@ async def town(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             made = ZmqTown(tmp_path, stack)
             await made.open()
             yield made
-
-
