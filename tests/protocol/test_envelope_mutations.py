@@ -27,7 +27,7 @@ SHORT = 100_000
 
 
 def valid_frames(world: World) -> list[bytes]:
-    """Envelopes of carol to dave under chains of two lengths: a batch of five and a lone one, with and without handover."""
+    """Envelopes of carol to dave under chains of two lengths: a batch of five, and a lone one."""
     rng = random.Random(1)
     engine = Engine(rng.randbytes)
     carol, dave = world["carol"], world["dave"]

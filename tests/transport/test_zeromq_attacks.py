@@ -281,7 +281,7 @@ class _Asking:
         loop = asyncio.get_running_loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.now = 1000.0
-        self.gate = gates.Gate(Accepted(), 10_000, clock=lambda: self.now, drain=lambda: None)
+        self.gate = gates.Gate(Accepted(), has_room=lambda: True, clock=lambda: self.now)
         self.handler = zap.ZapHandler(loop, self._context, sink, self.gate)
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.connect(zap.ENDPOINT)

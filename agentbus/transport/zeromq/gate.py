@@ -17,18 +17,14 @@ class Gate:
 
     Args:
         accepted: The listener's connections.
-        limit: How many there may be.
+        has_room: Brings ``accepted`` up to date, and tells whether one more connection is within the limits.
         clock: Monotonic seconds.
-        drain: Brings ``accepted`` up to date.
     """
 
-    def __init__(
-        self, accepted: Accepted, limit: int, *, clock: Callable[[], float], drain: Callable[[], object]
-    ) -> None:
+    def __init__(self, accepted: Accepted, *, has_room: Callable[[], bool], clock: Callable[[], float]) -> None:
         self._accepted = accepted
-        self._limit = limit
+        self._has_room = has_room
         self._clock = clock
-        self._drain = drain
         self._banned: dict[bytes, float] = {}
         self._buckets: dict[bytes, tuple[float, float]] = {}
 
@@ -41,15 +37,14 @@ class Gate:
     def may_ask(self, key: bytes) -> bool:
         """Whether it is worth asking who ``key`` is."""
         now = self._clock()
-        return len(self._accepted) <= self._limit and self._banned.get(key, now) <= now and self._tokens(key, now) >= 1
+        return self._banned.get(key, now) <= now and self._tokens(key, now) >= 1 and self._has_room()
 
     def enter(self, key: bytes) -> bytes | None:
         """The User-Id of a connection that has just been admitted; None when ``key`` was banned meanwhile."""
-        if not self.may_ask(key):
+        if not self.may_ask(key):  # which also numbers this connection's acceptance before its admission
             return None
         now = self._clock()
         self._buckets[key] = (self._tokens(key, now) - 1, now)
-        self._drain()  # this connection's acceptance has to be numbered before its admission
         return f"{key.hex()}.{self._accepted.next_number()}".encode()
 
     def _tokens(self, key: bytes, now: float) -> float:

@@ -79,7 +79,7 @@ class Listener:
         self._accepted = Accepted()
         self._socket = listening(context, settings)
         self._monitor = Monitor(self._loop, self._socket, _EVENTS, self._event)
-        self._gate = Gate(self._accepted, connections, clock=self._loop.time, drain=self._monitor.drain)
+        self._gate = Gate(self._accepted, has_room=self._has_room, clock=self._loop.time)
         self._zap = ZapHandler(self._loop, context, sink, self._gate)
         self._reader = Reader(self._loop, self._socket, self._drain)
 
@@ -169,8 +169,8 @@ class Listener:
     def _event(self, event: int, fd: int) -> None:
         if event == zmq.Event.ACCEPTED:
             self._accepted.opened(fd)
-            if len(self._accepted) > self._limit:
-                self._loop.call_soon(self._make_room)
+            if len(self._accepted) == self._limit + 1:  # once for a flood of them
+                self._loop.call_soon(self._has_room)
             return
         self._accepted.closed(fd)
         connection = self._by_fd.pop(fd, None)
@@ -184,12 +184,16 @@ class Listener:
         self._leaving.append(connection)
         self._reader.wake()
 
-    def _make_room(self) -> None:
-        """Cut who has said nothing for longest: half-open handshakes first, because they are all the older."""
-        if not self._closed and len(self._accepted) > self._limit:
+    def _has_room(self) -> bool:
+        """Whether no more than ``connections`` are left, after those who have said nothing for longest were cut."""
+        if self._closed:
+            return False
+        self._monitor.drain()
+        for _ in range(len(self._accepted) - self._limit):
             silent = self._accepted.oldest(but=self._by_fd.__contains__)
             if silent is not None:
                 self._accepted.shut(silent, self._monitor.drain)
+        return len(self._accepted) <= self._limit
 
     def _bury(self) -> None:
         """Nothing is left to read, so nothing of those who went either; or enough time was given. Tell, and forget."""
