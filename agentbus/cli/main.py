@@ -29,10 +29,10 @@ class Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
             return None
-        module, attribute = COMMANDS[name]
+        module, attribute = COMMANDS[cmd_name]
         found: click.Command = getattr(importlib.import_module(f"agentbus.cli.{module}"), attribute)
         return found
 

@@ -329,7 +329,7 @@ class Engine:
         kind, index = Kind(header.kind), header.stream_index
         move = "final receipt" if kind is Kind.RECEIPT and header.action == exchange.ack else MOVES[kind]
         if kind in (Kind.ITEM, Kind.END) and not exchange.done:
-            if index != exchange.next_index or (kind is Kind.ITEM and index >= exchange.allowed):
+            if index != exchange.next_index or (kind is Kind.ITEM and exchange.next_index >= exchange.allowed):
                 exchange.move("lose")
                 self._retire(exchange)
                 return Ended(exchange, "gap", message)

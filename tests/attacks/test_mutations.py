@@ -328,7 +328,7 @@ def test_the_reachable_codes_are_reached() -> None:
         found += campaign(family, 2_000, 2)
     wanted = {
         "malformed.frame", "malformed.header", "malformed.kind", "malformed.proof", "malformed.chain",
-        "reject.recipient", "reject.lifetime", "reject.expired", "reject.sender_key", "reject.signature",
+        "reject.recipient", "reject.lifetime", "reject.sender_key", "reject.signature",
         "reject.body", "reject.chain_digest", "reject.handover_digest", "reject.chain_broken",
         "reject.grant_misaligned", "reject.grant_widens", "reject.depth", "reject.cycle", "reject.grant_signature",
         "reject.grant_key", "reject.grant_expired", "reject.root_kind", "reject.chain_not_senders", "denied.scope",

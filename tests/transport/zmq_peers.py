@@ -140,8 +140,9 @@ class Attacker:
     async def attempt(self, socket: zmq.Socket[bytes], endpoint: str, *frames: bytes) -> str:
         """Connect with ``frames`` waiting; ``in``, ``refused`` or ``failed``."""
         socket.connect(endpoint)
-        for frame in frames:
-            socket.send(frame)
+        with suppress(zmq.Again):  # it may have been refused already
+            for frame in frames:
+                socket.send(frame, zmq.DONTWAIT)
         return await self.outcome(socket)
 
     async def outcome(self, socket: zmq.Socket[bytes]) -> str:

@@ -169,7 +169,7 @@ class Listener:
     def _event(self, event: int, fd: int) -> None:
         if event == zmq.Event.ACCEPTED:
             self._accepted.opened(fd)
-            if len(self._accepted) == self._limit + 1:  # once for a flood of them
+            if len(self._accepted) > self._limit:
                 self._loop.call_soon(self._has_room)
             return
         self._accepted.closed(fd)
