@@ -66,9 +66,7 @@ class Office:
 
         @self.worker.handler(scopes=["work"])
         async def work(request: Work, ctx: Context) -> Done:
-            return Done(
-                by=ctx.sender.short, user=ctx.user.short if ctx.user else None, scopes=list(ctx.caller.scopes)
-            )
+            return Done(by=ctx.sender.short, user=ctx.user.short if ctx.user else None, scopes=list(ctx.caller.scopes))
 
         @self.worker.handler(requires_user=True)
         async def personal(request: Personal, ctx: Context) -> Done:
