@@ -16,6 +16,15 @@ from .bank import Ask, Bank, Paid, Pay
 __all__ = ["net"]
 
 
+@pytest.fixture(autouse=True)
+async def watchdog() -> AsyncIterator[None]:
+    """The clock of these tests stands still, so what would end at a deadline hangs: cancelled after half a minute."""
+    loop = asyncio.get_running_loop()
+    handle = loop.call_later(30, lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+    yield
+    handle.cancel()
+
+
 @pytest.fixture
 async def bank(net: Any) -> AsyncIterator[Bank]:
     """A bank that pays under ``pay``, a broker that passes on what it was handed, and mallory beside them."""

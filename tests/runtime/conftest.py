@@ -20,6 +20,15 @@ from agentbus.testing.plugin import net
 __all__ = ["net"]
 
 
+@pytest.fixture(autouse=True)
+async def watchdog() -> AsyncIterator[None]:
+    """The clock of these tests stands still, so what would end at a deadline hangs: cancelled after half a minute."""
+    loop = asyncio.get_running_loop()
+    handle = loop.call_later(30, lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+    yield
+    handle.cancel()
+
+
 class Town:
     """Agents to serve and users to speak for, whatever carries their frames."""
 

@@ -107,7 +107,7 @@ async def test_a_send_is_answered_by_the_receipt_it_asks_for(town: Any, ack: Any
         assert receipt.level == ack
         assert len(receipt.message) == 64
         await town.until(lambda: shop.notes == [ack])
-        assert all(node._engine.asked() == [] for node in town.nodes)
+        await town.until(lambda: all(node._engine.open_exchanges == 0 for node in town.nodes))
 
 
 async def test_a_send_that_no_handler_takes_is_not_called_delivered(net: Any) -> None:
