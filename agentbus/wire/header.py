@@ -6,6 +6,8 @@ Everything a signature has to cover is here or is committed to by a digest that 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -105,11 +107,18 @@ _TYPES: Final = (
     _BYTES_NIL, _STR, _INT, _INT, _STR, _INT, _BYTES, _BYTES, _BYTES_NIL, _INT, _INT, _BYTES_NIL, _STR_NIL, _INT,
     (list,),
 )  # fmt: skip
-_LENGTHS: Final = (
-    (2, 16), (3, 16), (5, 16), (6, 32), (9, 16), (13, 32), (14, 32), (20, 32), (21, 32), (22, 32), (25, 32),
-)  # fmt: skip
+_fixed: Final = itemgetter(2, 3, 5, 6, 20, 21)
+_FIXED_LENGTHS: Final = (16, 16, 16, 32, 32, 32)
+_OPTIONAL_LENGTHS: Final = ((9, 16), (13, 32), (14, 32), (22, 32), (25, 32))
+_numbers: Final = itemgetter(0, 1, 7, 10, 16, 17, 19, 23, 24, 27)
 _TEXTS: Final = (11, 15, 18, 26)
 _MAX_INT: Final = 1 << 63
+
+
+@lru_cache(maxsize=1024)
+def _types_fit(types: tuple[type, ...]) -> bool:
+    """Whether each position has a type that version 1 gives it; asked once for each combination that occurs."""
+    return all(kind in allowed for kind, allowed in zip(types, _TYPES, strict=True))
 
 
 def encode_header(header: Header) -> bytes:
@@ -133,21 +142,22 @@ def decode_header(data: bytes, limits: Limits) -> Header:
         if isinstance(error, Malformed):
             raise
         raise Malformed("malformed.header", "not a msgpack array") from error
-    for value, types in zip(row, _TYPES, strict=True):
-        if type(value) not in types:
-            raise Malformed("malformed.header", "a position has another type than version 1 gives it")
+    if not _types_fit(tuple(map(type, row))):
+        raise Malformed("malformed.header", "a position has another type than version 1 gives it")
     header = Header._make(row)
     if header.version != VERSION:
         raise Malformed("malformed.version", f"version {header.version} is not spoken here")
-    for index, length in _LENGTHS:
+    if tuple(map(len, _fixed(row))) != _FIXED_LENGTHS:
+        raise Malformed("malformed.header", "an id, key id, commitment or digest has another length")
+    for index, length in _OPTIONAL_LENGTHS:
         if row[index] is not None and len(row[index]) != length:
             raise Malformed("malformed.header", f"position {index} does not have {length} bytes")
     for index in _TEXTS:
         if row[index] is not None and not 0 < len(row[index]) <= limits.text:
             raise Malformed("malformed.header", f"position {index} does not have 1 to {limits.text} characters")
-    for value in row:
-        if type(value) is int and not 0 <= value < _MAX_INT:
-            raise Malformed("malformed.header", "an integer is negative or above 63 bits")
+    numbers = _numbers(row)
+    if min(numbers) < 0 or max(numbers) >= _MAX_INT or not 0 <= (header.stream_index or 0) < _MAX_INT:
+        raise Malformed("malformed.header", "an integer is negative or above 63 bits")
     parse_id(header.sender)
     parse_id(header.recipient)
     _check_kind(header)

@@ -110,6 +110,15 @@ async def test_a_send_is_answered_by_the_receipt_it_asks_for(town: Any, ack: Any
         await town.until(lambda: all(node._engine.open_exchanges == 0 for node in town.nodes))
 
 
+async def test_a_message_that_is_only_sent_is_answered_by_nothing(net: Any) -> None:
+    shop = Shop()
+    async with net.serve(shop.agent):
+        await net.user("alice", scopes=[]).send("shop", Note(text="x"), ack="sent")
+        await net.settle()
+        assert shop.notes == ["x"]
+        assert [c.header.action for c in net.captured if c.header.sender.endswith("/shop")] == ["Describe"]
+
+
 async def test_a_send_that_no_handler_takes_is_not_called_delivered(net: Any) -> None:
     async with net.serve(Shop().agent):
         alice = net.user("alice", scopes=[])
