@@ -528,6 +528,8 @@ class Node:
             return
         message = event.permitted.message if isinstance(event, Asked) else event.message
         if message is not None:
+            if message.header.directory_size > self.source.trust.size:
+                self.source.hint()  # a hint and no more: it never makes a message good or bad
             self._record(connection, message.envelope, message.header.sender_key, "ok", now)
         if isinstance(event, Asked):
             self._asked(event)

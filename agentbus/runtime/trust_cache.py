@@ -40,6 +40,7 @@ class TrustSource(Protocol):
     async def open(self) -> None: ...
     async def aclose(self) -> None: ...
     def age(self) -> int | None: ...
+    def hint(self) -> None: ...
     async def refresh(self) -> None: ...
     async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None: ...
     async def publish(self, statement: bytes) -> bytes: ...
@@ -76,6 +77,7 @@ class TrustCache:
         self._loop: asyncio.Task[None] | None = None
         self._hint = asyncio.Event()
         self._away = False
+        self._hinted = 0
 
     async def open(self) -> None:
         """Hear the directory once, then keep hearing it.
@@ -140,8 +142,11 @@ class TrustCache:
                 self.problem = error
 
     def hint(self) -> None:
-        """A peer has seen more of the directory's log than this node: poll soon."""
-        self._hint.set()
+        """A peer says it has seen more of the directory's log than this node: poll soon, once a second at most."""
+        mono = self._clock.mono()
+        if mono - self._hinted >= SECOND:
+            self._hinted = mono
+            self._hint.set()
 
     async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
         """Fetch instance statements; who is not found is not asked for again for two seconds.

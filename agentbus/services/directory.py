@@ -91,6 +91,9 @@ class DirectoryServer:
     def age(self) -> int | None:
         return 0
 
+    def hint(self) -> None:
+        return None
+
     async def refresh(self) -> None:
         return None
 

@@ -232,6 +232,10 @@ class _Source:
         if self._owns:
             await self._server.aclose()
 
+    def hint(self) -> None:
+        """A peer has seen more of the log: nothing to do, this is the log."""
+        self._server.hint()
+
     def age(self) -> int | None:
         return 0 if self.heard is None else self._clock.mono() - self.heard
 
