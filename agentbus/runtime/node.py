@@ -58,6 +58,7 @@ INSTANCE_LIFE: Final = 3600 * SECOND
 SYNC: Final = 0.1  # seconds between fsyncs of the log while it grows
 CHECKPOINT_EVERY: Final = 10  # of them
 LOOK_UPS: Final = 2  # the sender's statement first, then those of its chain's issuers
+LOOK_UP_RATE: Final = 20  # a second, for each connection: beyond it a message of an unknown sender is not looked up
 HELD: Final = 1024  # frames of one connection that may wait for a look-up
 LATE: Final = 0.1  # what an honest peer's late answer costs, of the bucket's
 FORGERIES: Final = frozenset({"reject.body", "reject.chain_digest", "reject.handover_digest"})  # never an accident
@@ -115,6 +116,15 @@ class _Peer:
     looking: bool = False
     bad: float = 0.0
     bad_at: int = 0
+    second: int = 0
+    looked: int = 0
+
+    def may_look(self, now: int) -> bool:
+        """Count a look-up on behalf of this connection; False when it has had all of this second's."""
+        if now // SECOND != self.second:
+            self.second, self.looked = now // SECOND, 0
+        self.looked += 1
+        return self.looked <= LOOK_UP_RATE
 
 
 class Node:
@@ -501,7 +511,7 @@ class Node:
                 age=self.source.age(),
             )  # fmt: skip
         except NeedsTrust as needs:
-            if looked < LOOK_UPS:
+            if looked < LOOK_UPS and peer.may_look(now):
                 peer.looking = True
                 self.spawn(self._look_up(connection, peer, frame, needs, looked))
             else:

@@ -516,3 +516,21 @@ async def test_the_recipients_own_rules(net: Any, bank: Bank) -> None:
 )
 async def test_whatever_a_peer_puts_into_an_error_is_an_error(body: bytes, code: str) -> None:
     assert problems.decode(body, "mallory").code == code
+
+
+async def test_a_flood_of_unknown_senders_costs_twenty_look_ups_a_second(net: Any, bank: Bank) -> None:
+    """Each frame names another key: what the directory is asked on a connection's behalf is bounded."""
+    asked: list[bytes] = []
+    source = net._node.source
+    find = source.find
+
+    async def counted(keys: Any = (), principals: Any = ()) -> None:
+        asked.extend(keys)
+        await find(keys, principals)
+
+    source.find = counted
+    for n in range(50):
+        key = SigningKey(bytes([n]) * 32)
+        await net.attacker.deliver(net.attacker.forge("bank", Quote(), key=key, sender_key=key.id))
+    assert 0 < len(set(asked)) <= 20
+    assert bank.quoted == 0
