@@ -41,7 +41,6 @@ from agentbus.wire.limits import SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
 
 PAGE: Final = 400_000  # bytes of entries in one answer: a frame holds a megabyte
-LEASE: Final = 3  # heads a node may miss before its instances count as gone
 ENROLMENT_SIZE: Final = 4096  # bytes; whoever holds a token is nobody yet
 TIME_LEAF: Final = 10 * SECOND
 
