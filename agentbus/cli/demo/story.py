@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -167,12 +168,12 @@ class Story:
             if first != "ok":
                 return f"first: {first}"
             await mallory.deliver(sealed, wait=0.2)
-            return self._unanswered("replayed frame", sealed.frame, "reject.replayed")
+            return self._unanswered("librarian", sealed.frame)
 
         async def as_planner() -> str | None:
             sealed = await mallory.seal("librarian", search, edit=sender_is(planner))
             await mallory.deliver(sealed, wait=0.2)
-            return self._unanswered("signed as planner", sealed.frame, "reject.sender_key")
+            return self._unanswered("librarian", sealed.frame)
 
         async def not_granted() -> str | None:
             return await mallory.deliver(await mallory.seal("librarian", Read(passage=self.citations[0])), wait=5)
@@ -193,13 +194,13 @@ class Story:
         self._step(name, code == expected, code or "accepted or unanswered", began)
         self.tell(f"  {'refused ' if code == expected else 'NOT REFUSED'} {name}: {code}")
 
-    def _unanswered(self, name: str, frame: bytes, expected: str) -> str:
-        """Before a signature has verified nobody is answered: what librarian made of it stands in its log."""
+    def _unanswered(self, agent: str, frame: bytes) -> str:
+        """Before a signature has verified nobody is answered: what ``agent`` made of it stands in its log."""
         digest = hashlib.sha256(frame).hexdigest()
-        evidence = self._evidence(self.data / "librarian")
+        evidence = self._evidence(self.data / agent)
         evidence.verify()
         codes = [row["code"] for row in evidence.refusals() if row["frame"] == digest]
-        return str(codes[0]) if codes else f"not in librarian's log: {name}"
+        return str(codes[0]) if codes else f"not in {agent}'s log"
 
     def _evidence(self, *logs: Path) -> Evidence:
         return Evidence.open(*logs, directory=self.data / "directory", root=self.root)
@@ -208,23 +209,24 @@ class Story:
         began = time.monotonic()
         self.tell("\nplanner is revoked while it works:")
         twin = await RawPeer.connect(Identity.load("planner"), url=self.url)
-        refused: dict[str, float] = {}
+        refused: dict[str, tuple[float, str]] = {}  # who → when, and the code it gave
         started = asyncio.Event()
 
         async def alice() -> None:
-            watch = ["request", "planner", "Watch", "{}", "--as", "user/alice", "--stream"]
-            try:
-                async for _ in self.processes.lines(*watch):
+            watch = ["request", "planner", "Watch", "{}", "--as", "user/alice", "--stream", "--json"]
+            with suppress(AgentBusError):  # the command fails, as it should; its last line says why
+                async for line in self.processes.lines(*watch):
                     started.set()
-            except AgentBusError:
-                refused["user/alice"] = time.monotonic()
+                    if "error" in line:
+                        refused["user/alice"] = (time.monotonic(), line["error"]["code"])
 
         async def probe(agent: str) -> None:
             while agent not in refused:
                 sealed = await twin.seal(agent, Raw("Nothing", {}))
                 sent = time.monotonic()
-                if await twin.deliver(sealed, wait=0.25) not in ("handler.missing",):
-                    refused[agent] = sent
+                code = await twin.deliver(sealed, wait=0.25)
+                if code != "handler.missing":  # until then planner is heard, and merely asks for what nobody handles
+                    refused[agent] = (sent, code or self._unanswered(agent, sealed.frame))
                 await asyncio.sleep(0.002)
 
         watching = asyncio.create_task(alice())
@@ -238,10 +240,12 @@ class Story:
         async with asyncio.timeout(10):
             await asyncio.gather(watching, *probes)
         await asyncio.gather(self.mallory.aclose(), twin.aclose())
-        ms = max(at - revoked for at in refused.values()) * 1000
-        good = before and len(refused) == 3
-        self._step("planner revoked in the middle", good, "reject.revoked" if good else "not refused", began)
-        self.tell(f"  {', '.join(sorted(refused))} all refused it {ms:.0f} ms after the operator asked")
+        ms = max(at - revoked for at, _ in refused.values()) * 1000
+        codes = sorted({code for _, code in refused.values()})
+        good = before and len(refused) == 3 and codes == ["reject.revoked"]
+        self._step("planner revoked in the middle", good, ", ".join(codes), began)
+        who = ", ".join(sorted(refused))
+        self.tell(f"  {who} all refused it ({', '.join(codes)}), {ms:.0f} ms after the operator asked")
 
     # ── the record ───────────────────────────────────────────────────────────────────────────────────────────────
 
