@@ -33,15 +33,16 @@ from agentbus.host import enrol_here, open_log
 from agentbus.identity import Identity, key_path
 from agentbus.log.base import LogStore
 from agentbus.logstore.memory import MemoryLog
-from agentbus.runtime.admin import Describe
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Caller, Session
 from agentbus.runtime.clock import Clock, SystemClock
+from agentbus.runtime.discovery import Describe
 from agentbus.runtime.links import user_root
 from agentbus.runtime.node import Node, Voice
 from agentbus.runtime.serving import Service, policy_of
 from agentbus.runtime.trust_cache import TrustCache
 from agentbus.services.directory import DirectoryServer, directory_agent
+from agentbus.services.discovery import Claims, add_discovery
 from agentbus.transport.base import Transport
 from agentbus.transport.memory import MemoryHub, MemoryTransport
 from agentbus.wire.ids import PrincipalId, everyone, name_id
@@ -314,7 +315,9 @@ class LocalBus(Bus):
         own = Identity(name_id("service/directory", domain), keys.identity, keys.curve)
         bus = cls(node, await node.enter(me))
         bus._core, bus._entropy, bus._identities = core, entropy, {}
-        service = Service(directory_agent(server), node, await node.enter(own))
+        directory = directory_agent(server)
+        add_discovery(directory, core, Claims(None), clock.now)
+        service = Service(directory, node, await node.enter(own))
         bus._services.append(service)
         node.set_rules(policy_of(bus._services))
         await service.open()

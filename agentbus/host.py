@@ -1,7 +1,7 @@
 """A directory in a folder: its keys, its log, its node. ``agentbus up`` is this and a signal handler.
 
 ``DIR/keys/`` root and online keys (0600) · ``DIR/directory/`` the log of key events · ``DIR/directory-node/`` the
-directory's own messages.
+directory's own messages · ``DIR/discovery/`` what agents claim of themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from agentbus.runtime.clock import Clock, SystemClock
 from agentbus.runtime.node import Node
 from agentbus.runtime.serving import Service, policy_of
 from agentbus.services.directory import DirectoryServer, directory_agent
+from agentbus.services.discovery import Claims, add_discovery
 from agentbus.wire.ids import DOMAIN, b64, everyone, name_id, unb64
 from agentbus.wire.limits import SECOND
 
@@ -90,7 +91,9 @@ class DirectoryHost:
         )
         await self.node.open()
         identity = Identity(name_id("service/directory", domain), keys.identity, keys.curve)
-        self._service = Service(directory_agent(server), self.node, await self.node.enter(identity))
+        agent = directory_agent(server)
+        add_discovery(agent, self.core, Claims(self.folder / "discovery"), self.clock.now)
+        self._service = Service(agent, self.node, await self.node.enter(identity))
         self.node.set_rules(policy_of([self._service]))
         await self._service.open()
         host, _, port = carrier.endpoints[0].rpartition("://")[2].rpartition(":")

@@ -27,9 +27,6 @@ class Card(_Strict):
     tags: list[str]
     keys: list[str]
     running: int
-    description: str = ""
-    messages: list[str] = Field(default_factory=list)
-    scopes: list[str] = Field(default_factory=list)
 
 
 class Cards(_Strict):
@@ -62,14 +59,6 @@ class CreatePrincipal(Request[Token]):
     tags: list[str] = Field(default_factory=list)
 
 
-class Discover(Request[Cards]):
-    """Agents by message type, required scope or tag."""
-
-    message: str | None = None
-    scope: str | None = None
-    tag: str | None = None
-
-
 class List(Request[Cards]):
     """Everybody of one kind."""
 
@@ -96,11 +85,3 @@ class Revoke(Request[Done]):
     id: str
     reason: str = Field(max_length=256)
     chain: str = ""
-
-
-class Describe(Request[Done]):
-    """An agent's own claims about itself, for discovery."""
-
-    description: str = Field(default="", max_length=1024)
-    messages: list[str] = Field(default_factory=list, max_length=256)
-    scopes: list[str] = Field(default_factory=list, max_length=256)

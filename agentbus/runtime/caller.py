@@ -187,7 +187,7 @@ class Caller:
         self, *, message: str | None = None, scope: str | None = None, tag: str | None = None
     ) -> list[AgentCard]:
         """Agents by message type, required scope or tag. What they say of themselves is their claim."""
-        from agentbus.runtime.admin import Discover
+        from agentbus.runtime.discovery import Discover
 
         found = await self._own().request("service/directory", Discover(message=message, scope=scope, tag=tag))
         return [

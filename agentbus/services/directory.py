@@ -22,8 +22,6 @@ from agentbus.runtime.admin import (
     Card,
     Cards,
     CreatePrincipal,
-    Describe,
-    Discover,
     Done,
     List,
     Revoke,
@@ -241,10 +239,8 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
     """The directory as an agent: what people and agents ask of it in ordinary signed requests."""
     agent: Agent[None] = Agent("directory", description="Who is who, and who may do what")
     core = server.core
-    claims: dict[str, Describe] = {}
 
     def card(record: Principal) -> Card:
-        claim = claims.get(record.id, Describe())
         return Card(
             id=record.id,
             state=record.state,
@@ -257,9 +253,6 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
             tags=list(record.tags),
             keys=[f"{b64(k)} {key.state}" for k, key in core.trust.keys.items() if key.principal == record.id],
             running=core.running(record.id, server.clock.now()),
-            description=claim.description,
-            messages=claim.messages,
-            scopes=claim.scopes,
         )
 
     def known(name: str) -> Principal:
@@ -289,22 +282,6 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
     @agent.handler
     async def show(request: Show, ctx: Context[None]) -> Card:
         return card(known(request.name))
-
-    @agent.handler
-    async def discover(request: Discover, ctx: Context[None]) -> Cards:
-        found = [card(r) for r in core.trust.principals.values() if r.id.kind == "agent" and r.state == "active"]
-        if request.message is not None:
-            found = [c for c in found if request.message in c.messages]
-        if request.scope is not None:
-            found = [c for c in found if request.scope in c.scopes]
-        if request.tag is not None:
-            found = [c for c in found if request.tag in c.tags]
-        return Cards(agents=sorted(found, key=lambda c: c.id))
-
-    @agent.handler
-    async def describe(request: Describe, ctx: Context[None]) -> Done:
-        claims[ctx.sender] = request
-        return Done(seq=core.trust.size)
 
     @agent.handler
     async def set_state(request: SetState, ctx: Context[None]) -> Done:
