@@ -6,50 +6,32 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-import agentbus.identity
-import agentbus.runtime.agent
-from agentbus.connect import BusUrl, find_url, log_folder, zmq_transport
-from agentbus.crypto.keys import CurveKey, SigningKey
+from agentbus.connect import find_url
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.scope import Scope
-from agentbus.directory.core import Directory, OnlineKeys
-from agentbus.directory.store import SqliteStore
-from agentbus.enrolment import enrol
 from agentbus.errors import (
-    AgentBusError,
     AgentNotFound,
-    ConfigError,
     Denied,
-    DirectoryRefused,
-    KeyFileError,
     ProgrammingError,
 )
-from agentbus.host import enrol_here, open_log
-from agentbus.identity import Identity, key_path
-from agentbus.log.base import LogStore
-from agentbus.logstore.memory import MemoryLog
+from agentbus.identity import Identity
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Caller, Session
-from agentbus.runtime.clock import Clock, SystemClock
 from agentbus.runtime.discovery import Describe
 from agentbus.runtime.links import user_root
 from agentbus.runtime.node import Node, Voice
 from agentbus.runtime.serving import Service, policy_of
-from agentbus.runtime.trust_cache import TrustCache
-from agentbus.services.directory import DirectoryServer, directory_agent
-from agentbus.services.discovery import Claims, add_discovery
-from agentbus.transport.base import Transport
-from agentbus.transport.memory import MemoryHub, MemoryTransport
-from agentbus.wire.ids import PrincipalId, everyone, name_id
+from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import SECOND
 
+if TYPE_CHECKING:
+    from agentbus.bus.local import LocalBus
+
 CODES: Final = {
-    "config.no_identity": "Nobody speaks: pass identity=, set AGENTBUS_IDENTITY, or enrol with `agentbus agent enrol`.",
     "denied.not_holder": "An authority is bound to its holder; this bus speaks for somebody else.",
     "usage.served_twice": "An agent of this name is being served on this bus.",
 }
@@ -108,8 +90,9 @@ class Bus(Caller):
         """
 
         async def start() -> Bus:
-            where = find_url(url)
-            who = _identity(identity)
+            from agentbus.bus.opening import connect_bus, speaking_as
+
+            where, who = find_url(url), speaking_as(identity)
             bind = listen if listen is not None else os.environ.get("AGENTBUS_LISTEN", "tcp://127.0.0.1:*")
             known_as = advertise or os.environ.get("AGENTBUS_ADVERTISE")
             return await connect_bus(where, who, listen=bind or None, advertise=known_as)
@@ -119,6 +102,8 @@ class Bus(Caller):
     @classmethod
     def local(cls, *, domain: str = "local.test") -> Opening[LocalBus]:
         """A whole trust domain in this process: directory, transport and log in memory; for tests and first steps."""
+        from agentbus.bus.local import LocalBus
+
         return Opening(lambda: LocalBus._start(domain))
 
     @property
@@ -276,197 +261,3 @@ class Bus(Caller):
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
-
-
-class LocalBus(Bus):
-    """A bus whose whole trust domain lives in this process. It is ``agent/local`` itself."""
-
-    _core: Directory
-    _entropy: Callable[[int], bytes]
-    _identities: dict[PrincipalId, Identity]
-
-    @classmethod
-    async def _start(
-        cls,
-        domain: str,
-        *,
-        clock: Clock | None = None,
-        entropy: Callable[[int], bytes] = os.urandom,
-        log: LogStore | None = None,
-    ) -> Self:
-        clock = clock or SystemClock()
-        keys, root, log_key = OnlineKeys.make(entropy), SigningKey(entropy(32)), SigningKey(entropy(32))
-        core = Directory.create(SqliteStore(None), keys, root, domain=domain, now=clock.now())
-        server = DirectoryServer(core, clock, entropy)
-        curve = CurveKey(entropy(32))
-        node = Node(
-            "local",
-            transport=MemoryTransport(MemoryHub(), key=curve.public),
-            source=server,
-            curve_key=curve.public,
-            log=log or MemoryLog(key=log_key, origin=f"agentbus.{domain}/local/1"),
-            log_key=log_key.public.raw,
-            clock=clock,
-            entropy=entropy,
-        )
-        me = Identity(name_id("local", domain), SigningKey(entropy(32)), curve)
-        enrol_here(core, me, now=clock.now(), may_talk_to=[everyone(domain)])
-        await node.open()
-        own = Identity(name_id("service/directory", domain), keys.identity, keys.curve)
-        bus = cls(node, await node.enter(me))
-        bus._core, bus._entropy, bus._identities = core, entropy, {}
-        directory = directory_agent(server)
-        add_discovery(directory, core, Claims(None), clock.now)
-        service = Service(directory, node, await node.enter(own))
-        bus._services.append(service)
-        node.set_rules(policy_of(bus._services))
-        await service.open()
-        return bus
-
-    async def _seat(self, agent: Agent[Any], who: PrincipalId) -> Voice:
-        """A local agent is enrolled as it is first served; its ceiling is all that the handlers here require."""
-        declared = {s for service in self._services for h in service.agent.handlers.values() for s in h.rule.scopes}
-        declared |= {s for h in agent.handlers.values() for s in h.rule.scopes}
-        declared |= {str(s) for v in self._node.voices.values() for s in self._record(v.identity.id).ceiling}
-        now = self._node.clock.now()
-        if self._core.trust.principal(who) is None:
-            identity = Identity(who, SigningKey(self._entropy(32)), CurveKey(self._entropy(32)))
-            enrol_here(self._core, identity, now=now, ceiling=declared, may_talk_to=[everyone(self._core.domain)])
-            self._identities[who] = identity
-        for voice in list(self._node.voices.values()):
-            mine = self._record(voice.identity.id)
-            if mine.id.kind == "agent" and {str(s) for s in mine.ceiling} != declared:
-                self._core.amend(mine.id, now=now, ceiling=declared)
-                await self._node.renew(voice)
-        return await self._node.enter(self._identities[who])
-
-    def _record(self, who: PrincipalId) -> Any:
-        return self._core.trust.principals[who]
-
-    def user(
-        self,
-        name: str,
-        *,
-        scopes: Sequence[str | Scope],
-        targets: Sequence[str] = (),
-        expires_in: float = 600,
-        depth: int = 4,
-    ) -> Session:
-        """A user of this local bus: her key, a root grant of hers, and an instance that speaks for her.
-
-        Args:
-            name: ``alice``; the same name again is the same user with another grant.
-            scopes: Her rights, and what the grant gives.
-            targets: Whom it may be used with; everyone by default.
-            expires_in: Seconds.
-            depth: How many links may follow.
-        """
-        core, node = self._core, self._node
-        who = name_id(name if "/" in name else f"user/{name}", core.domain)
-        now = node.clock.now()
-        if who not in self._identities:
-            identity = Identity(who, SigningKey(self._entropy(32)), CurveKey(self._entropy(32)))
-            enrol_here(core, identity, now=now, rights=scopes, may_talk_to=[everyone(core.domain)])
-            self._identities[who] = identity
-        else:
-            held = core.trust.principals[who].rights or ()
-            core.amend(who, now=now, rights={*held, *scopes_of(scopes)})
-        identity = self._identities[who]
-        voice = next((v for v in node.voices.values() if v.identity.id == who), None)
-        if voice is None:
-            key, instance, statement = node.introduce(identity, self._entropy(16))
-            chain = core.publish(statement, now=now, link_id=self._entropy(16))
-            voice = node.seat(identity, key, instance, statement, chain)
-        root = user_root(
-            who, identity.key, voice.instance.epoch, scopes, now=now, expires=now + int(expires_in * SECOND),
-            link_id=self._entropy(16), targets=[name_id(t, core.domain) for t in targets], depth=depth,
-        )  # fmt: skip
-        return Session(node, voice, root)
-
-
-def scopes_of(of: Sequence[str | Scope]) -> set[Scope]:
-    """Scopes as a set."""
-    return {s if isinstance(s, Scope) else Scope(s) for s in of}
-
-
-def _identity(of: Identity | str | None) -> Identity:
-    if isinstance(of, Identity):
-        return of
-    name = of or os.environ.get("AGENTBUS_IDENTITY")
-    if not name:
-        raise ConfigError("config.no_identity", "pass identity=, or set AGENTBUS_IDENTITY to a name enrolled here")
-    return Identity.load(name)
-
-
-async def connect_bus(
-    url: BusUrl,
-    identity: Identity,
-    *,
-    listen: str | None,
-    advertise: str | None = None,
-    folder: Path | None = None,
-    transport: Transport | None = None,
-    clock: Clock | None = None,
-) -> Bus:
-    """A bus over ZeroMQ with its log in files: what :meth:`Bus.connect` does once everything is known.
-
-    A node is named after its identity; where a running node has that name, ``-2``, ``-3`` and so on.
-    """
-    clock = clock or SystemClock()
-    base = identity.id.name if identity.id.kind == "agent" else f"{identity.id.kind}-{identity.id.name}"
-    async with AsyncExitStack() as undo:
-        for attempt in range(1, 65):
-            name = base if attempt == 1 else f"{base}-{attempt}"
-            log_key = SigningKey(os.urandom(32))
-            carrier = transport or zmq_transport(identity.curve, listen=listen, advertise=advertise)
-            try:
-                log, log_key = open_log(folder or log_folder(name), identity.id.domain, name, clock)
-            except AgentBusError as error:
-                if error.code != "log.locked" or folder is not None:
-                    raise
-                continue
-            node = Node(
-                name,
-                transport=carrier,
-                source=TrustCache(carrier, endpoint=url.endpoint, key=url.curve_key, root=url.root, clock=clock),
-                curve_key=identity.curve.public,
-                log=log,
-                log_key=log_key.public.raw,
-                clock=clock,
-            )
-            undo.push_async_callback(node.aclose)
-            await node.open()
-            try:
-                bus = Bus(node, await node.enter(identity))
-            except DirectoryRefused as error:
-                if error.code != "directory.node_taken" or folder is not None:
-                    raise
-                await undo.aclose()
-                continue
-            undo.pop_all()
-            return bus
-    raise ConfigError("config.no_identity", f"64 nodes are called {base}")
-
-
-def run_agent(agent: Agent[Any], name: str | None = None) -> None:
-    """``agent.run()``: everything from the environment and the profile, until SIGTERM."""
-
-    async def main() -> None:
-        async with Bus.connect(identity=name or os.environ.get("AGENTBUS_IDENTITY") or agent.name) as bus:
-            await bus.run(agent)
-
-    asyncio.run(main())
-
-
-async def enrol_identity(name: str, token: str, url: str | None = None) -> Identity:
-    """``Identity.enrol``: keys made here, registered, and kept in a key file."""
-    path = key_path(name)
-    if path.exists():
-        raise KeyFileError("key.exists", f"{path} exists: {name} is enrolled on this machine already")
-    identity = await enrol(find_url(url), name, token)
-    identity.save(path)
-    return identity
-
-
-agentbus.identity._late["enrol"] = enrol_identity
-agentbus.runtime.agent._late["run"] = run_agent

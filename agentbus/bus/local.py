@@ -1,0 +1,139 @@
+"""A whole trust domain in one process: for tests and first steps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from agentbus.bus.base import Bus
+from agentbus.crypto.keys import CurveKey, SigningKey
+from agentbus.delegation.scope import Scope
+from agentbus.directory.core import Directory, OnlineKeys
+from agentbus.directory.store import SqliteStore
+from agentbus.host import enrol_here
+from agentbus.identity import Identity
+from agentbus.log.base import LogStore
+from agentbus.logstore.memory import MemoryLog
+from agentbus.runtime.agent import Agent
+from agentbus.runtime.caller import Session
+from agentbus.runtime.clock import Clock, SystemClock
+from agentbus.runtime.links import user_root
+from agentbus.runtime.node import Node, Voice
+from agentbus.runtime.serving import Service, policy_of
+from agentbus.services.directory import DirectoryServer, directory_agent
+from agentbus.services.discovery import Claims, add_discovery
+from agentbus.transport.memory import MemoryHub, MemoryTransport
+from agentbus.wire.ids import PrincipalId, everyone, name_id
+from agentbus.wire.limits import SECOND
+
+
+class LocalBus(Bus):
+    """A bus whose whole trust domain lives in this process. It is ``agent/local`` itself."""
+
+    _core: Directory
+    _entropy: Callable[[int], bytes]
+    _identities: dict[PrincipalId, Identity]
+
+    @classmethod
+    async def _start(
+        cls,
+        domain: str,
+        *,
+        clock: Clock | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        log: LogStore | None = None,
+    ) -> Self:
+        clock = clock or SystemClock()
+        keys, root, log_key = OnlineKeys.make(entropy), SigningKey(entropy(32)), SigningKey(entropy(32))
+        core = Directory.create(SqliteStore(None), keys, root, domain=domain, now=clock.now())
+        server = DirectoryServer(core, clock, entropy)
+        curve = CurveKey(entropy(32))
+        node = Node(
+            "local",
+            transport=MemoryTransport(MemoryHub(), key=curve.public),
+            source=server,
+            curve_key=curve.public,
+            log=log or MemoryLog(key=log_key, origin=f"agentbus.{domain}/local/1"),
+            log_key=log_key.public.raw,
+            clock=clock,
+            entropy=entropy,
+        )
+        me = Identity(name_id("local", domain), SigningKey(entropy(32)), curve)
+        enrol_here(core, me, now=clock.now(), may_talk_to=[everyone(domain)])
+        await node.open()
+        own = Identity(name_id("service/directory", domain), keys.identity, keys.curve)
+        bus = cls(node, await node.enter(me))
+        bus._core, bus._entropy, bus._identities = core, entropy, {}
+        directory = directory_agent(server)
+        add_discovery(directory, core, Claims(None), clock.now)
+        service = Service(directory, node, await node.enter(own))
+        bus._services.append(service)
+        node.set_rules(policy_of(bus._services))
+        await service.open()
+        return bus
+
+    async def _seat(self, agent: Agent[Any], who: PrincipalId) -> Voice:
+        """A local agent is enrolled as it is first served; its ceiling is all that the handlers here require."""
+        declared = {s for service in self._services for h in service.agent.handlers.values() for s in h.rule.scopes}
+        declared |= {s for h in agent.handlers.values() for s in h.rule.scopes}
+        declared |= {str(s) for v in self._node.voices.values() for s in self._record(v.identity.id).ceiling}
+        now = self._node.clock.now()
+        if self._core.trust.principal(who) is None:
+            identity = Identity(who, SigningKey(self._entropy(32)), CurveKey(self._entropy(32)))
+            enrol_here(self._core, identity, now=now, ceiling=declared, may_talk_to=[everyone(self._core.domain)])
+            self._identities[who] = identity
+        for voice in list(self._node.voices.values()):
+            mine = self._record(voice.identity.id)
+            if mine.id.kind == "agent" and {str(s) for s in mine.ceiling} != declared:
+                self._core.amend(mine.id, now=now, ceiling=declared)
+                await self._node.renew(voice)
+        return await self._node.enter(self._identities[who])
+
+    def _record(self, who: PrincipalId) -> Any:
+        return self._core.trust.principals[who]
+
+    def user(
+        self,
+        name: str,
+        *,
+        scopes: Sequence[str | Scope],
+        targets: Sequence[str] = (),
+        expires_in: float = 600,
+        depth: int = 4,
+    ) -> Session:
+        """A user of this local bus: her key, a root grant of hers, and an instance that speaks for her.
+
+        Args:
+            name: ``alice``; the same name again is the same user with another grant.
+            scopes: Her rights, and what the grant gives.
+            targets: Whom it may be used with; everyone by default.
+            expires_in: Seconds.
+            depth: How many links may follow.
+        """
+        core, node = self._core, self._node
+        who = name_id(name if "/" in name else f"user/{name}", core.domain)
+        now = node.clock.now()
+        if who not in self._identities:
+            identity = Identity(who, SigningKey(self._entropy(32)), CurveKey(self._entropy(32)))
+            enrol_here(core, identity, now=now, rights=scopes, may_talk_to=[everyone(core.domain)])
+            self._identities[who] = identity
+        else:
+            held = core.trust.principals[who].rights or ()
+            core.amend(who, now=now, rights={*held, *scopes_of(scopes)})
+        identity = self._identities[who]
+        voice = next((v for v in node.voices.values() if v.identity.id == who), None)
+        if voice is None:
+            key, instance, statement = node.introduce(identity, self._entropy(16))
+            chain = core.publish(statement, now=now, link_id=self._entropy(16))
+            voice = node.seat(identity, key, instance, statement, chain)
+        root = user_root(
+            who, identity.key, voice.instance.epoch, scopes, now=now, expires=now + int(expires_in * SECOND),
+            link_id=self._entropy(16), targets=[name_id(t, core.domain) for t in targets], depth=depth,
+        )  # fmt: skip
+        return Session(node, voice, root)
+
+
+def scopes_of(of: Sequence[str | Scope]) -> set[Scope]:
+    """Scopes as a set."""
+    return {s if isinstance(s, Scope) else Scope(s) for s in of}

@@ -1,0 +1,121 @@
+"""From an identity and a URL to a running bus: over ZeroMQ, with its log in files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import agentbus.identity
+import agentbus.runtime.agent
+from agentbus.bus.base import Bus
+from agentbus.connect import BusUrl, find_url, log_folder, zmq_transport
+from agentbus.crypto.keys import SigningKey
+from agentbus.enrolment import enrol
+from agentbus.errors import (
+    AgentBusError,
+    ConfigError,
+    DirectoryRefused,
+    KeyFileError,
+)
+from agentbus.host import open_log
+from agentbus.identity import Identity, key_path
+from agentbus.runtime.agent import Agent
+from agentbus.runtime.clock import Clock, SystemClock
+from agentbus.runtime.node import Node
+from agentbus.runtime.trust_cache import TrustCache
+from agentbus.transport.base import Transport
+
+CODES: Final = {
+    "config.no_identity": "Nobody speaks: pass identity=, set AGENTBUS_IDENTITY, or enrol with `agentbus agent enrol`.",
+}
+
+
+def speaking_as(of: Identity | str | None) -> Identity:
+    """The identity itself, the one enrolled here under a name, or the environment's.
+
+    Raises:
+        ConfigError: ``config.no_identity``. KeyFileError: it has no good key file.
+    """
+    if isinstance(of, Identity):
+        return of
+    name = of or os.environ.get("AGENTBUS_IDENTITY")
+    if not name:
+        raise ConfigError("config.no_identity", "pass identity=, or set AGENTBUS_IDENTITY to a name enrolled here")
+    return Identity.load(name)
+
+
+async def connect_bus(
+    url: BusUrl,
+    identity: Identity,
+    *,
+    listen: str | None,
+    advertise: str | None = None,
+    folder: Path | None = None,
+    transport: Transport | None = None,
+    clock: Clock | None = None,
+) -> Bus:
+    """A bus over ZeroMQ with its log in files: what :meth:`Bus.connect` does once everything is known.
+
+    A node is named after its identity; where a running node has that name, ``-2``, ``-3`` and so on.
+    """
+    clock = clock or SystemClock()
+    base = identity.id.name if identity.id.kind == "agent" else f"{identity.id.kind}-{identity.id.name}"
+    async with AsyncExitStack() as undo:
+        for attempt in range(1, 65):
+            name = base if attempt == 1 else f"{base}-{attempt}"
+            log_key = SigningKey(os.urandom(32))
+            carrier = transport or zmq_transport(identity.curve, listen=listen, advertise=advertise)
+            try:
+                log, log_key = open_log(folder or log_folder(name), identity.id.domain, name, clock)
+            except AgentBusError as error:
+                if error.code != "log.locked" or folder is not None:
+                    raise
+                continue
+            node = Node(
+                name,
+                transport=carrier,
+                source=TrustCache(carrier, endpoint=url.endpoint, key=url.curve_key, root=url.root, clock=clock),
+                curve_key=identity.curve.public,
+                log=log,
+                log_key=log_key.public.raw,
+                clock=clock,
+            )
+            undo.push_async_callback(node.aclose)
+            await node.open()
+            try:
+                bus = Bus(node, await node.enter(identity))
+            except DirectoryRefused as error:
+                if error.code != "directory.node_taken" or folder is not None:
+                    raise
+                await undo.aclose()
+                continue
+            undo.pop_all()
+            return bus
+    raise ConfigError("config.no_identity", f"64 nodes are called {base}")
+
+
+def run_agent(agent: Agent[Any], name: str | None = None) -> None:
+    """``agent.run()``: everything from the environment and the profile, until SIGTERM."""
+
+    async def main() -> None:
+        async with Bus.connect(identity=name or os.environ.get("AGENTBUS_IDENTITY") or agent.name) as bus:
+            await bus.run(agent)
+
+    asyncio.run(main())
+
+
+async def enrol_identity(name: str, token: str, url: str | None = None) -> Identity:
+    """``Identity.enrol``: keys made here, registered, and kept in a key file."""
+    path = key_path(name)
+    if path.exists():
+        raise KeyFileError("key.exists", f"{path} exists: {name} is enrolled on this machine already")
+    identity = await enrol(find_url(url), name, token)
+    identity.save(path)
+    return identity
+
+
+agentbus.identity._late["enrol"] = enrol_identity
+agentbus.runtime.agent._late["run"] = run_agent
