@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.errors import AgentBusError, ConfigError
-from agentbus.identity import home
+from agentbus.home import home
 from agentbus.wire.ids import b64, unb64
 
 if TYPE_CHECKING:
+    from agentbus.crypto.keys import CurveKey, SigningKey
     from agentbus.log.base import LogStore
     from agentbus.transport.base import Transport
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-import platformdirs
-
 from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.errors import AgentBusError, KeyFileError
+from agentbus.home import key_path
 from agentbus.wire.ids import PrincipalId, b64, parse_id, unb64
 
 CODES: Final = {
@@ -90,7 +89,9 @@ class Identity:
         Raises:
             ConfigError, KeyFileError, DirectoryRefused, Unavailable.
         """
-        return await _late["enrol"](name, token, url)
+        bus = import_module("agentbus.bus")  # by name: the bus stands above this module, and reaches the directory
+        identity: Identity = await bus.enrol_identity(name, token, url)
+        return identity
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a new key file, mode 0600.
@@ -112,17 +113,3 @@ class Identity:
             out.flush()
             os.fsync(out.fileno())
         return file
-
-
-_late: dict[str, Callable[[str, str, str | None], Awaitable[Identity]]] = {}
-"""Filled by the bus, which stands above this module and knows how to reach a directory."""
-
-
-def home() -> Path:
-    """Where profiles and keys live: ``AGENTBUS_HOME``, else the platform's configuration folder."""
-    return Path(os.environ.get("AGENTBUS_HOME") or platformdirs.user_config_dir("agentbus"))
-
-
-def key_path(name: str) -> Path:
-    """Where the key file of ``name`` is kept under :func:`home`."""
-    return home() / "keys" / f"{name.rpartition('://')[2].replace('/', '__')}.json"

@@ -16,7 +16,7 @@ from agentbus import errors
 ROOT = Path(__file__).resolve().parents[1] / "agentbus"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "home"),
     ("wire",),
     ("crypto",),
     ("delegation",),

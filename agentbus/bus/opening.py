@@ -8,8 +8,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-import agentbus.identity
-import agentbus.runtime.agent
 from agentbus.bus.base import Bus
 from agentbus.connect import BusUrl, find_url, log_folder, zmq_transport
 from agentbus.crypto.keys import SigningKey
@@ -20,8 +18,9 @@ from agentbus.errors import (
     DirectoryRefused,
     KeyFileError,
 )
+from agentbus.home import key_path
 from agentbus.host import open_log
-from agentbus.identity import Identity, key_path
+from agentbus.identity import Identity
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.clock import Clock, SystemClock
 from agentbus.runtime.node import Node
@@ -115,7 +114,3 @@ async def enrol_identity(name: str, token: str, url: str | None = None) -> Ident
     identity = await enrol(find_url(url), name, token)
     identity.save(path)
     return identity
-
-
-agentbus.identity._late["enrol"] = enrol_identity
-agentbus.runtime.agent._late["run"] = run_agent

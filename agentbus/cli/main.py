@@ -10,7 +10,7 @@ import click
 
 COMMANDS: Final = {
     "agent": ("people", "agent"),
-    "bench": ("bench", "bench"),
+    "bench": ("bench.command", "bench"),
     "demo": ("demo.command", "demo"),
     "grant": ("grant", "grant"),
     "init": ("node", "init"),

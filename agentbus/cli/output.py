@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agentbus.errors import AgentBusError, ConfigError, KeyFileError, Malformed, ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 R = TypeVar("R")
 
@@ -58,6 +59,8 @@ def complain(error: BaseException, *, as_json: bool = False) -> int:
 
 def run_async(work: Coroutine[Any, Any, R]) -> R:
     """Run a command's coroutine, on uvloop where it is installed."""
+    import asyncio
+
     try:
         import uvloop
     except ImportError:

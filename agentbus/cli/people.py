@@ -73,7 +73,7 @@ def _user(name: str) -> str:
 
 def _enrol(who: str, token: str | None, as_json: bool) -> None:
     from agentbus.bus import enrol_identity
-    from agentbus.identity import key_path
+    from agentbus.home import key_path
 
     if token is None:
         file = os.environ.get("AGENTBUS_ENROLMENT_TOKEN_FILE")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 from agentbus.cli.output import json_option, run_async
 from agentbus.connect import profile_path, save_profile
 from agentbus.errors import ConfigError
-from agentbus.identity import home, key_path
+from agentbus.home import home, key_path
 
 
 @click.command()
@@ -34,6 +33,8 @@ def up(data: Path | None, host: str, port: int, domain: str | None, max_director
 
 
 async def _up(data: Path, address: str, port: int, domain: str | None, max_age: int, as_json: bool) -> None:
+    import asyncio
+
     from agentbus.host import DirectoryHost, make_operator
 
     stop = asyncio.Event()

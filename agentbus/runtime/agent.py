@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
 from pydantic import BaseModel
@@ -117,14 +118,10 @@ class Agent(Generic[S]):
 
     def run(self) -> None:
         """Serve this agent until SIGTERM: URL, identity and addresses come from the environment and the profile."""
-        _late["run"](self)
+        import_module("agentbus.bus").run_agent(self)  # by name: the bus stands above this module
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, {sorted(self.handlers)})"
-
-
-_late: dict[str, Callable[[Agent[Any]], None]] = {}
-"""Filled by the bus, which stands above this module and knows how to connect."""
 
 
 def _inspect(function: Callable[..., Any], rule: Rule, concurrency: int, idempotent: bool, outer: Any) -> Handler:

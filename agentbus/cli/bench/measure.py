@@ -1,4 +1,4 @@
-"""``agentbus bench``: signed against unsigned, on this machine, two processes each, over loopback.
+"""What ``agentbus bench`` measures: signed against unsigned, on this machine, two processes each, over loopback.
 
 Figures, never a gate. The unsigned peer is a plain pyzmq echo (DEALER to ROUTER, JSON bodies, no CURVE, no log).
 """
@@ -9,17 +9,14 @@ import asyncio
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Final
 
-import click
 from pydantic import BaseModel
 
-from agentbus.cli.output import json_option, run_async, say
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.context import Context
 from agentbus.runtime.message import Request
@@ -53,28 +50,8 @@ async def note(request: Note, ctx: Context) -> None:
     return None
 
 
-@click.command()
-@click.option("--seconds", type=click.FloatRange(0.2, 60), default=2.0, show_default=True, help="For each figure.")
-@json_option
-def bench(seconds: float, as_json: bool) -> None:
-    """Signed against unsigned on this machine."""
-    with tempfile.TemporaryDirectory(prefix="agentbus-bench-") as folder:
-        figures = run_async(_bench(Path(folder), seconds))
-    ratio = figures["requests_per_s"] / figures["unsigned"]["requests_per_s"]
-    text = (
-        f"round trip     p50 {figures['request_rtt_us']['p50']:.0f} µs, p99 {figures['request_rtt_us']['p99']:.0f} µs"
-        f"  (unsigned {figures['unsigned']['request_rtt_us']['p50']:.0f} µs)\n"
-        f"requests/s     {figures['requests_per_s']:.0f}  (unsigned {figures['unsigned']['requests_per_s']:.0f};"
-        f" {ratio:.2f} of it)\n"
-        f"sends/s        {figures['sends_per_s']:.0f}, each with a signed receipt"
-        f"  (unsigned {figures['unsigned']['sends_per_s']:.0f}, without)\n"
-        f"seal, open     {figures['seal_us']:.1f} µs, {figures['open_us']:.1f} µs alone;"
-        f" {figures['batch_seal_us']:.1f} µs, {figures['batch_open_us']:.1f} µs at 64 a batch"
-    )
-    say(figures, text, as_json=as_json)
-
-
-async def _bench(folder: Path, seconds: float) -> dict[str, Any]:
+async def measure(folder: Path, seconds: float) -> dict[str, Any]:
+    """Every figure; processes and logs live under ``folder``."""
     unsigned = await _unsigned(seconds)
     signed = await _signed(folder, seconds)
     return {
@@ -107,7 +84,7 @@ async def _signed(folder: Path, seconds: float) -> dict[str, Any]:
                 fields = {"name": name, "may_talk_to": ["*"]}
                 token = await operator.request("service/directory", Raw("CreatePrincipal", fields))
                 await Identity.enrol(name, token=token["token"], url=url)
-        await processes.serve("agentbus.cli.bench:echo", "echo")
+        await processes.serve("agentbus.cli.bench.measure:echo", "echo")
         async with Bus.connect(url, identity="asker", listen="") as bus:
             ask = Ping(text=BODY)
             tell = Note(text=BODY)

@@ -1,0 +1,1 @@
+"""``agentbus bench``: the command, and what it measures."""
