@@ -62,7 +62,7 @@ def run_async(work: Coroutine[Any, Any, R]) -> R:
     import asyncio
 
     try:
-        import uvloop
+        import uvloop  # pyright: ignore[reportMissingImports]  # optional
     except ImportError:
         return asyncio.run(work)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
