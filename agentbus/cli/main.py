@@ -14,7 +14,7 @@ COMMANDS: Final = {
     "demo": ("demo.command", "demo"),
     "grant": ("grant", "grant"),
     "init": ("node", "init"),
-    "log": ("log", "log"),
+    "log": ("log.group", "log"),
     "request": ("node", "request"),
     "run": ("node", "run"),
     "status": ("node", "status"),

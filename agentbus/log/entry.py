@@ -2,7 +2,8 @@
 
 Rule 1: an entry names its own position, so a record that was moved or repeated contradicts itself.
 Rule 2: digests of chain, handover and body are those of what *came*, which need not be what the header commits to.
-Rule 3: what may have to be erased (bodies with their salts) stands in no entry, only its digest: entries are for ever.
+Rule 3: what may have to be erased (bodies with their salts, results of steps) stands in no entry, only the name of the
+box it is kept in, encrypted under a key of its own: entries are for ever, keys can be destroyed.
 Rule 4: ``instant`` is the instant the message was judged or sealed under, so judging again gives the same answer.
 """
 
@@ -15,7 +16,7 @@ from agentbus.errors import Malformed
 from agentbus.wire.codec import pack, unpack_array
 
 CODES: Final = {
-    "malformed.entry": "A log entry is one of eleven kinds, each with its own positions, types and lengths.",
+    "malformed.entry": "A log entry is of a known kind, which gives its positions, types and lengths.",
 }
 
 MAX_ENTRY: Final = 65_535
@@ -40,6 +41,7 @@ class EntryKind(IntEnum):
     OPEN = 9
     CLOSE = 10
     GAP = 11
+    DROPPED = 12
 
 
 class Sent(NamedTuple):
@@ -52,7 +54,7 @@ class Sent(NamedTuple):
     header: bytes
     proof: bytes
     statement: bytes  # SHA-256 of the sender's instance statement, a blob
-    body: bytes | None  # SHA-256 of salt ‖ body, a blob
+    body: bytes | None  # the name of the box that holds salt ‖ body: SHA-256 of what stands on the disk
     chain: bytes  # SHA-256 of the chain section, a blob
     handover: bytes | None  # SHA-256 of the handover section, a blob
     note: bytes  # the note section itself
@@ -120,7 +122,7 @@ class Step(NamedTuple):
     digest: bytes
     name: str
     number: int
-    result: bytes | None  # a blob
+    result: bytes | None  # the name of a box
 
 
 class Redaction(NamedTuple):
@@ -153,6 +155,7 @@ class Open(NamedTuple):
     node: str
     domain: str
     software: str
+    previous: bytes | None  # the newest note known of the epoch before this one, where this entry begins an epoch
 
 
 class Close(NamedTuple):
@@ -175,8 +178,18 @@ class Gap(NamedTuple):
     cut: int  # bytes that were cut
 
 
+class Dropped(NamedTuple):
+    """Rejected frames of one connection beyond those that are kept one by one in a second: only their number."""
+
+    kind: int
+    position: int
+    instant: int
+    connection: bytes | None
+    frames: int
+
+
 Message = Sent | Received
-Entry = Sent | Received | Receipt | Unsent | Refused | Step | Redaction | PeerCheckpoint | Open | Close | Gap
+Entry = Sent | Received | Receipt | Unsent | Refused | Step | Redaction | PeerCheckpoint | Open | Close | Gap | Dropped
 
 
 # ── building ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,9 +264,9 @@ def peer_checkpoint(index: int, instant: int, *, connection: bytes | None, note:
     return bytes(pack((8, index, instant, connection, note)))
 
 
-def opened(index: int, instant: int, *, node: str, domain: str, software: str) -> bytes:
-    """The bytes of an OPEN entry."""
-    return bytes(pack((9, index, instant, node, domain, software)))
+def opened(index: int, instant: int, *, node: str, domain: str, software: str, previous: bytes | None = None) -> bytes:
+    """The bytes of an OPEN entry; ``previous`` is a note of the epoch before, in the first entry of a later one."""
+    return bytes(pack((9, index, instant, node, domain, software, previous)))
 
 
 def closed(index: int, instant: int, *, reason: str = "") -> bytes:
@@ -264,6 +277,11 @@ def closed(index: int, instant: int, *, reason: str = "") -> bytes:
 def gap(index: int, instant: int, *, reason: str, durable: int, cut: int) -> bytes:
     """The bytes of a GAP entry."""
     return bytes(pack((11, index, instant, reason, durable, cut)))
+
+
+def dropped(index: int, instant: int, *, connection: bytes | None, count: int) -> bytes:
+    """The bytes of a DROPPED entry."""
+    return bytes(pack((12, index, instant, connection, count)))
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -280,6 +298,7 @@ class _Is(NamedTuple):
 _N: Final = _Is(int)
 _TEXT: Final = _Is(str)
 _BYTES: Final = _Is(bytes)
+_BYTES_NIL: Final = _Is(bytes, nil=True)
 _DIGEST: Final = _Is(bytes, 32)
 _DIGEST_NIL: Final = _Is(bytes, 32, nil=True)
 _MESSAGE: Final = (_DIGEST_NIL, _BYTES, _BYTES, _DIGEST, _DIGEST_NIL, _DIGEST, _DIGEST_NIL, _BYTES)
@@ -292,9 +311,10 @@ _SHAPES: Final[dict[int, tuple[Any, tuple[_Is, ...]]]] = {
     EntryKind.STEP: (Step, (_DIGEST, _TEXT, _N, _DIGEST_NIL)),
     EntryKind.REDACTION: (Redaction, (_DIGEST, _TEXT, _TEXT)),
     EntryKind.PEER_CHECKPOINT: (PeerCheckpoint, (_DIGEST_NIL, _BYTES)),
-    EntryKind.OPEN: (Open, (_TEXT, _TEXT, _TEXT)),
+    EntryKind.OPEN: (Open, (_TEXT, _TEXT, _TEXT, _BYTES_NIL)),
     EntryKind.CLOSE: (Close, (_TEXT,)),
     EntryKind.GAP: (Gap, (_TEXT, _N, _N)),
+    EntryKind.DROPPED: (Dropped, (_DIGEST_NIL, _N)),
 }
 
 

@@ -57,6 +57,8 @@ class Recorder:
 
     def closed(self, now: int) -> None:
         """A clean stop."""
+        for connection in list(self._rejected):
+            self._dropped(connection, now)
         self._pending.append(entry.closed(self._next, now))
         self.flush()
 
@@ -113,17 +115,27 @@ class Recorder:
         self._pending.append(row)
 
     def rejected(self, frame: bytes, *, connection: bytes | None, code: str, now: int) -> None:
-        """A frame that nobody's signature vouches for: at most ten a second for each connection."""
+        """A frame that nobody's signature vouches for: ten a second for each connection, and the number of the rest."""
         second, count = self._rejected.get(connection, (0, 0))
         if now // SECOND != second:
+            self._dropped(connection, now)
             second, count = now // SECOND, 0
         self._rejected[connection] = (second, count + 1)
-        if len(self._rejected) > 4096:
-            self._rejected.clear()
         if count < REJECTED_PER_SECOND:
             digest = hashlib.sha256(frame).digest()
             row = entry.rejected(self._next, now, connection=connection, code=code, digest=digest, sample=frame)
             self._pending.append(row)
+            self.flush()
+        if len(self._rejected) > 4096:
+            for other in list(self._rejected):
+                self._dropped(other, now)
+
+    def _dropped(self, connection: bytes | None, now: int) -> None:
+        """Put on the record how many more frames than were kept a connection sent in its last second."""
+        _, count = self._rejected.pop(connection, (0, 0))
+        if count > REJECTED_PER_SECOND:
+            more = count - REJECTED_PER_SECOND
+            self._pending.append(entry.dropped(self._next, now, connection=connection, count=more))
             self.flush()
 
     def _statement(self, key_id: bytes, trust: Trust) -> bytes:

@@ -1,0 +1,1 @@
+"""``agentbus log``: one file for each verb or pair of verbs."""
