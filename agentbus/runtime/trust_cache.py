@@ -111,7 +111,9 @@ class TrustCache:
     async def _poll(self) -> None:
         while True:
             sent_at = self._clock.mono()
-            note, entries = await self._call("poll", self.trust.size, expect="head")
+            size = self.trust.size
+            note, entries = await self._call("poll", size, expect="head")
+            entries = entries[self.trust.size - size :]  # a push may have brought the first ones meanwhile
             if entries:
                 self._advance(entries)
             try:
