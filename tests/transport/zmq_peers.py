@@ -137,6 +137,15 @@ class Attacker:
         self._monitors[socket] = monitor
         return socket
 
+    def listener(self, name: str) -> tuple[zmq.Socket[bytes], int]:
+        """A bare ROUTER under the key of ``name``, and its port."""
+        socket = self._context.socket(zmq.ROUTER)
+        self._sockets.append(socket)
+        socket.linger = 0
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, bytes(secret(name)))
+        return socket, socket.bind_to_random_port("tcp://127.0.0.1")
+
     async def attempt(self, socket: zmq.Socket[bytes], endpoint: str, *frames: bytes) -> str:
         """Connect with ``frames`` waiting; ``in``, ``refused`` or ``failed``."""
         socket.connect(endpoint)
