@@ -23,8 +23,9 @@ from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Caller, Session
 from agentbus.runtime.discovery import Describe
 from agentbus.runtime.links import user_root
-from agentbus.runtime.node import Node, Voice
+from agentbus.runtime.node import Node
 from agentbus.runtime.serving import Service, policy_of
+from agentbus.runtime.voices import Voice
 from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import SECOND
 
@@ -159,7 +160,7 @@ class Bus(Caller):
             self._services.remove(service)
             self._node.set_rules(policy_of(self._services))
             if service.voice is not self._voice:
-                self._node.leave(service.voice)
+                self._node.voices.leave(service.voice)
 
     async def _seat(self, agent: Agent[Any], who: PrincipalId) -> Voice:
         if who == self._voice.identity.id:
@@ -201,7 +202,7 @@ class Bus(Caller):
         Raises:
             Denied: ``denied.not_holder``.
         """
-        for voice in self._node.voices.values():
+        for voice in self._node.voices:
             if voice.identity.id == authority.holder:
                 return Session(self._node, voice, authority)
         raise Denied("denied.not_holder", f"held by {authority.holder.short}; this bus speaks for {self.id.short}")

@@ -19,8 +19,10 @@ from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Session
 from agentbus.runtime.clock import Clock, SystemClock
 from agentbus.runtime.links import user_root
-from agentbus.runtime.node import Node, Voice
+from agentbus.runtime.node import Node
 from agentbus.runtime.serving import Service, policy_of
+from agentbus.runtime.trust_cache import TrustSource
+from agentbus.runtime.voices import Voice
 from agentbus.services.directory import DirectoryServer, directory_agent
 from agentbus.services.discovery import Claims, add_discovery
 from agentbus.transport.memory import MemoryHub, MemoryTransport
@@ -52,7 +54,7 @@ class LocalBus(Bus):
         node = Node(
             "local",
             transport=MemoryTransport(MemoryHub(), key=curve.public),
-            source=server,
+            source=cls._view(server),
             curve_key=curve.public,
             log=log or MemoryLog(key=log_key, origin=f"agentbus.{domain}/local/1"),
             log_key=log_key.public.raw,
@@ -73,21 +75,26 @@ class LocalBus(Bus):
         await service.open()
         return bus
 
+    @staticmethod
+    def _view(server: DirectoryServer) -> TrustSource:
+        """What the node is told of the directory in its own process: all of it, at once."""
+        return server
+
     async def _seat(self, agent: Agent[Any], who: PrincipalId) -> Voice:
         """A local agent is enrolled as it is first served; its ceiling is all that the handlers here require."""
         declared = {s for service in self._services for h in service.agent.handlers.values() for s in h.rule.scopes}
         declared |= {s for h in agent.handlers.values() for s in h.rule.scopes}
-        declared |= {str(s) for v in self._node.voices.values() for s in self._record(v.identity.id).ceiling}
+        declared |= {str(s) for v in self._node.voices for s in self._record(v.identity.id).ceiling}
         now = self._node.clock.now()
         if self._core.trust.principal(who) is None:
             identity = Identity(who, SigningKey(self._entropy(32)), CurveKey(self._entropy(32)))
             enrol_here(self._core, identity, now=now, ceiling=declared, may_talk_to=[everyone(self._core.domain)])
             self._identities[who] = identity
-        for voice in list(self._node.voices.values()):
+        for voice in self._node.voices:
             mine = self._record(voice.identity.id)
             if mine.id.kind == "agent" and {str(s) for s in mine.ceiling} != declared:
                 self._core.amend(mine.id, now=now, ceiling=declared)
-                await self._node.renew(voice)
+                await self._node.voices.renew(voice)
         return await self._node.enter(self._identities[who])
 
     def _record(self, who: PrincipalId) -> Any:
@@ -122,11 +129,11 @@ class LocalBus(Bus):
             held = core.trust.principals[who].rights or ()
             core.amend(who, now=now, rights={*held, *scopes_of(scopes)})
         identity = self._identities[who]
-        voice = next((v for v in node.voices.values() if v.identity.id == who), None)
+        voice = next((v for v in node.voices if v.identity.id == who), None)
         if voice is None:
-            key, instance, statement = node.introduce(identity, self._entropy(16))
+            key, instance, statement = node.voices.introduce(identity, self._entropy(16))
             chain = core.publish(statement, now=now, link_id=self._entropy(16))
-            voice = node.seat(identity, key, instance, statement, chain)
+            voice = node.voices.seat(identity, key, instance, statement, chain)
         root = user_root(
             who, identity.key, voice.instance.epoch, scopes, now=now, expires=now + int(expires_in * SECOND),
             link_id=self._entropy(16), targets=[name_id(t, core.domain) for t in targets], depth=depth,

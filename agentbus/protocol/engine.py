@@ -20,8 +20,9 @@ from agentbus.delegation.messages import VerifiedMessage
 from agentbus.delegation.statements import Instance
 from agentbus.delegation.trust import Trust
 from agentbus.errors import AgentBusError, Backpressure, HandlerMissing, Rejected
-from agentbus.protocol.events import Answered, Asked, Ended, Event, Refused, Steered, Stray
+from agentbus.protocol.events import Answered, Asked, Cut, Ended, Event, Refused, Steered, Stray
 from agentbus.protocol.exchange import MOVES, TRANSITIONS, Exchange
+from agentbus.protocol.kept import Kept
 from agentbus.protocol.opening import Party, open_envelope
 from agentbus.protocol.sealing import Batch, Draft, commit_body
 from agentbus.protocol.seen import ReplayWindow
@@ -31,12 +32,17 @@ from agentbus.wire.limits import LIMITS, Limits
 
 CODES: Final = {
     "backpressure.exchanges": "Too many exchanges are open on this node; wait for some to end.",
+    "backpressure.peer": "The peer takes no more for now. Nothing was sent.",
     "request.too_large": "The message does not fit into one frame; send a reference instead.",
 }
 
 ACK: Final = 1  # extension: the receipt level that a send asks for
 OVER: Final = 8192  # exchanges that are over and still known
 WINDOW: Final = 64  # stream items that may be under way; half of it is given back at a time
+UNDER_WAY: Final = 2048  # exchanges that one instance may be asked at once: half of what a peer lets wait
+AGAIN: Final = 2  # times that a frame is sent again after its connection broke
+REPEATS: Final = 4  # times that an answer is repeated; who asks more often is no honest peer with a bad line
+_ONCE: Final = frozenset({Kind.REQUEST, Kind.SEND})  # one answer, which can be repeated; a stream breaks instead
 
 
 @dataclass(slots=True)
@@ -50,16 +56,16 @@ class Local:
     standing: Authority | None = None
     seq: int = 0
     peer_seq: dict[bytes, int] = field(default_factory=dict)
-    drafts: list[tuple[Draft, Any]] = field(default_factory=list)
+    drafts: list[tuple[Draft, Exchange | None, Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class ToSign:
-    """A batch that waits for its signature; ``routes`` says where each frame goes."""
+    """A batch that waits for its signature; ``places`` says of each frame which exchange it is of and where it goes."""
 
     local: Local
     batch: Batch
-    routes: list[Any]
+    places: list[tuple[Exchange | None, Any]]
 
 
 class Ready(NamedTuple):
@@ -93,6 +99,8 @@ class Engine:
         self._serving: dict[bytes, Exchange] = {}  # the other side opened
         self._deadlines: list[tuple[int, int, Exchange]] = []
         self._over: OrderedDict[tuple[str, bytes], Exchange] = OrderedDict()
+        self._under_way: dict[bytes, int] = {}  # by the instance that is asked
+        self._kept = Kept()
         self._ready: list[Ready] = []
         self._window = ReplayWindow()
         self._cache = SignatureCache()
@@ -119,6 +127,10 @@ class Engine:
         """The exchanges that this side opened and that are not over."""
         return list(self._asked.values())
 
+    def asked_by(self, digest: bytes) -> Exchange | None:
+        """The exchange that the message of this digest opened here, while it is open."""
+        return self._asked.get(digest)
+
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask(
@@ -142,11 +154,14 @@ class Engine:
         """Open an exchange: lay out a request, send or stream, and wait for what answers it.
 
         Raises:
-            Backpressure: ``backpressure.exchanges``.
+            Backpressure: ``backpressure.exchanges``, ``backpressure.peer``.
             Rejected: ``request.too_large``.
         """
         if self.open_exchanges >= self._max:
             raise Backpressure("backpressure.exchanges", f"{self._max} exchanges are open")
+        if self._under_way.get(to.instance_id, 0) >= UNDER_WAY:
+            who = to.principal.short
+            raise Backpressure("backpressure.peer", f"{UNDER_WAY} exchanges with {who} are open; wait for some to end")
         conversation = conversation or self._entropy(16)
         extensions = [[ACK, False, ack.encode()]] if kind is Kind.SEND else []
         draft = self._lay_out(
@@ -164,8 +179,9 @@ class Engine:
             ack=ack,
             allowed=WINDOW,
         )
+        self._under_way[to.instance_id] = self._under_way.get(to.instance_id, 0) + 1
         self._open(self._asked, exchange)
-        local.drafts.append((draft, route))
+        local.drafts.append((draft, exchange, route))
         return exchange
 
     def answer(
@@ -201,7 +217,7 @@ class Engine:
         )  # fmt: skip
         if kind is Kind.ITEM:
             exchange.next_index += 1
-        local.drafts.append((draft, exchange.route))
+        local.drafts.append((draft, exchange if exchange.done and exchange.role == "callee" else None, exchange.route))
         self._retire(exchange)
         return True
 
@@ -218,7 +234,7 @@ class Engine:
             b"", now, max(header.deadline, now + 1), trust, conversation=header.conversation,
             in_reply_to=refused.digest,
         )  # fmt: skip
-        local.drafts.append((draft, refused.route))
+        local.drafts.append((draft, None, refused.route))
 
     def _lay_out(
         self,
@@ -262,15 +278,19 @@ class Engine:
             waiting, local.drafts = local.drafts, []
             for at in range(0, len(waiting), self._limits.batch):
                 part = waiting[at : at + self._limits.batch]
-                batch = Batch.prepare([d for d, _ in part], key_id=local.key_id, instance_id=local.instance_id)
-                taken.append(ToSign(local, batch, [route for _, route in part]))
+                batch = Batch.prepare([d for d, _, _ in part], key_id=local.key_id, instance_id=local.instance_id)
+                taken.append(ToSign(local, batch, [(exchange, route) for _, exchange, route in part]))
         return taken
 
     def attach(self, signed: ToSign, signature: bytes) -> None:
         """Attach a batch's signature; its frames are ready now."""
         frames, proofs = signed.batch.attach(signature), signed.batch.proofs(signature)
-        for route, frame, proof, draft in zip(signed.routes, frames, proofs, signed.batch.drafts, strict=True):
+        for (exchange, route), frame, proof, draft in zip(
+            signed.places, frames, proofs, signed.batch.drafts, strict=True
+        ):
             self._ready.append(Ready(route, frame, proof, draft, signed.local.key_id))
+            if exchange is not None and exchange.kind in _ONCE and (exchange.role == "callee" or not exchange.done):
+                self._kept.put(exchange.role, exchange.digest, frame)
 
     def take_frames(self) -> list[Ready]:
         """What may leave, in the order it was laid out."""
@@ -296,13 +316,20 @@ class Engine:
             return Refused(error, error.about, error.digest, route)
         try:
             if message.header.kind in OPENING:
-                return self._accept(message, route, trust, policy, now, age)
+                return self._accept(message, route, peer, trust, policy, now, age)
             return self._advance(message)
         except AgentBusError as error:
             return Refused(error, message.header, message.digest, route)
 
     def _accept(
-        self, message: VerifiedMessage, route: Any, trust: Trust, policy: Policy, now: int, age: int | None
+        self,
+        message: VerifiedMessage,
+        route: Any,
+        peer: bytes | None,
+        trust: Trust,
+        policy: Policy,
+        now: int,
+        age: int | None,
     ) -> Event:
         header = message.header
         if header.kind not in TRANSITIONS:
@@ -315,7 +342,7 @@ class Engine:
         ack = next((e[2].decode("ascii", "replace") for e in header.extensions if e[0] == ACK), "handled")
         exchange = Exchange(
             message.digest, "callee", Kind(header.kind), party, header.deadline, header.conversation, route,
-            ack=ack, allowed=WINDOW,
+            ack=ack, allowed=WINDOW, peer=peer,
         )  # fmt: skip
         self._open(self._serving, exchange)
         return Asked(permitted, exchange, route)
@@ -326,6 +353,7 @@ class Engine:
         self._window.add(header)
         exchange = self._find(header.in_reply_to or b"", answering)
         assert exchange is not None  # step 12 found it
+        exchange.unheard = False
         kind, index = Kind(header.kind), header.stream_index
         move = "final receipt" if kind is Kind.RECEIPT and header.action == exchange.ack else MOVES[kind]
         if kind in (Kind.ITEM, Kind.END) and not exchange.done:
@@ -353,10 +381,17 @@ class Engine:
         """What is over leaves the table; the newest are remembered, so that a late answer is called late."""
         if not exchange.done:
             return
-        (self._asked if exchange.role == "caller" else self._serving).pop(exchange.digest, None)
+        if exchange.role == "callee":
+            self._serving.pop(exchange.digest, None)
+        elif self._asked.pop(exchange.digest, None) is not None:
+            self._kept.drop("caller", exchange.digest)
+            left = self._under_way.pop(exchange.party.instance, 0) - 1
+            if left > 0:
+                self._under_way[exchange.party.instance] = left
         self._over[exchange.role, exchange.digest] = exchange
         if len(self._over) > OVER:
-            self._over.popitem(last=False)
+            (role, digest), _ = self._over.popitem(last=False)
+            self._kept.drop(role, digest)
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -366,10 +401,48 @@ class Engine:
         self._retire(exchange)
         return moved
 
-    def lose(self, route: Any) -> list[Ended]:
-        """The connection behind ``route`` is gone: nothing will be answered over it any more, in either direction."""
-        lost = [e for table in (self._asked, self._serving) for e in table.values() if e.route is route]
-        return [Ended(exchange, "gone") for exchange in lost if self.end(exchange, "lose")]
+    # ── when a connection breaks ─────────────────────────────────────────────────────────────────────────────────
+
+    def lose(self, route: Any) -> list[Ended | Cut]:
+        """The connection behind ``route`` is gone: a stream over it has ended, the rest may go on over another."""
+        events: list[Ended | Cut] = []
+        for exchange in [e for table in (self._asked, self._serving) for e in table.values() if e.route is route]:
+            mine = exchange.role == "caller"
+            again = exchange.tries < AGAIN and self._kept.get("caller", exchange.digest) is not None if mine else True
+            if exchange.kind in _ONCE and again:
+                events.append(Cut(exchange))
+            elif self.end(exchange, "lose"):
+                events.append(Ended(exchange, "gone"))
+        return events
+
+    def send_again(self, exchange: Exchange, route: Any) -> bytes | None:
+        """The frame of an open question, to be offered to ``route``; None when it cannot be sent again."""
+        frame = self._kept.get("caller", exchange.digest)
+        if exchange.done or frame is None or exchange.tries >= AGAIN:
+            return None
+        exchange.route, exchange.unheard = route, True
+        exchange.tries += 1
+        return frame
+
+    def repeat(self, digest: bytes, *, route: Any, peer: bytes | None) -> tuple[Exchange, bytes | None] | None:
+        """What to say to whoever sends a message again that was accepted here.
+
+        Args:
+            digest: The message's.
+            route: The connection it came over now: an answer that is still to come goes there.
+            peer: The key at the other end of it; the same as then, or nothing is said.
+
+        Returns:
+            The exchange, and the frame of its final answer where there is one; None: no honest repetition.
+        """
+        exchange = self._find(digest, answering=False)
+        if exchange is None or exchange.kind not in _ONCE or peer is None or peer != exchange.peer:
+            return None
+        exchange.tries += 1
+        if exchange.tries > REPEATS:
+            return None
+        exchange.route = route
+        return exchange, self._kept.get("callee", digest) if exchange.done else None
 
     def tick(self, now: int) -> list[Ended]:
         """Expire what is due."""

@@ -54,6 +54,13 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """The connection of an open exchange broke; it may go on over another one."""
+
+    exchange: Exchange
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A frame was not accepted. ``header`` is set only where the signature had verified."""
 

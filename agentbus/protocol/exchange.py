@@ -72,6 +72,9 @@ class Exchange:
     state: State = "waiting"
     next_index: int = 0  # the stream item that is next in order
     allowed: int = 0  # the callee may send items below this index
+    peer: bytes | None = None  # the CURVE key that the opening message came from, on the callee's side
+    tries: int = 0  # how often its frame was sent again, or came again
+    unheard: bool = False  # it was sent again, and nothing came back yet
 
     @property
     def done(self) -> bool:

@@ -23,7 +23,8 @@ from agentbus.protocol.exchange import Exchange
 from agentbus.runtime import problems
 from agentbus.runtime.links import extend
 from agentbus.runtime.message import Request, StreamRequest, answer_type, decode_answer, encode_body, type_of
-from agentbus.runtime.node import Node, Voice
+from agentbus.runtime.node import Node
+from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
 from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import LIMITS, SECOND

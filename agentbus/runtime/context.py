@@ -19,7 +19,8 @@ from agentbus.errors import Denied, ProgrammingError
 from agentbus.protocol.exchange import Exchange
 from agentbus.runtime.caller import Caller, _Plain
 from agentbus.runtime.message import adapter
-from agentbus.runtime.node import Node, Voice
+from agentbus.runtime.node import Node
+from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
 from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import SECOND

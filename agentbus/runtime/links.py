@@ -12,7 +12,7 @@ from agentbus.delegation.grant import Grant, Link, encode_chain
 from agentbus.delegation.scope import Scope, all_within, scopes
 from agentbus.delegation.trust import Trust
 from agentbus.errors import Denied
-from agentbus.runtime.node import Voice
+from agentbus.runtime.voices import Voice
 from agentbus.wire.ids import PrincipalId, everyone
 
 CODES: Final = {

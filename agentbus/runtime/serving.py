@@ -23,7 +23,8 @@ from agentbus.runtime.agent import Agent, Handler
 from agentbus.runtime.caller import _Plain
 from agentbus.runtime.context import Context, _current
 from agentbus.runtime.message import decode_request, encode_answer
-from agentbus.runtime.node import Node, Voice
+from agentbus.runtime.node import Node
+from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
 
 CODES: Final = {

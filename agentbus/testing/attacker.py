@@ -18,7 +18,8 @@ from agentbus.delegation.statements import Instance
 from agentbus.errors import AgentBusError, ProgrammingError
 from agentbus.protocol.sealing import Batch, Draft, commit_body
 from agentbus.runtime.message import encode_body, type_of
-from agentbus.runtime.node import Node, Voice
+from agentbus.runtime.node import Node
+from agentbus.runtime.voices import Voice
 from agentbus.transport.base import Connection, Sink
 from agentbus.wire.codec import unpack_array
 from agentbus.wire.frame import ENVELOPE, Envelope, decode_frame

@@ -59,10 +59,10 @@ class ManualClock:
                 self._watchers.remove(moved)
                 return
             node.tick()
-            for voice in list(node.voices.values()):
+            for voice in node.voices:
                 if self._now >= (voice.instance.not_before + voice.instance.not_after) // 2:
                     if voice.renewal is not None:
                         voice.renewal.cancel()
-                    node._renew(voice)
+                    node.voices.renew_soon(voice)
 
         self.watch(moved)

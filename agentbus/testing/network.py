@@ -28,7 +28,9 @@ from agentbus.logstore.files import FileLog
 from agentbus.logstore.memory import MemoryLog
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.clock import Clock
-from agentbus.runtime.node import Node, Voice
+from agentbus.runtime.node import Node
+from agentbus.runtime.trust_cache import TrustSource
+from agentbus.runtime.voices import Voice
 from agentbus.services.directory import DirectoryServer
 from agentbus.testing.attacker import Attacker, Captured, Tap
 from agentbus.testing.clock import ManualClock
@@ -86,17 +88,20 @@ class Network(LocalBus):
         if not isinstance(manual, ManualClock):
             raise ProgrammingError("usage.clock", CODES["usage.clock"])
         bus = await super()._start(domain, clock=manual, entropy=entropy or Entropy(), log=log)
-        server, transport = bus._node.source, bus._node.transport
-        assert isinstance(server, DirectoryServer) and isinstance(transport, MemoryTransport)
+        own, transport = bus._node.source, bus._node.transport
+        assert isinstance(own, _Source) and isinstance(transport, MemoryTransport)
+        server = own._server
         bus.clock, bus.captured, bus._folder = manual, [], None
-        own = _Source(server, manual, owns=True)
         bus._sources = [own]
-        bus._node.source = own
         transport._sink = Tap(bus._node, bus.captured)
         bus.attacker = await bus._invite(server, transport)
         for node in (bus._node, bus.attacker.node):
             manual.drive(node)
         return bus
+
+    @staticmethod
+    def _view(server: DirectoryServer) -> TrustSource:
+        return _Source(server, server.clock, owns=True)
 
     async def _invite(self, server: DirectoryServer, transport: MemoryTransport) -> Attacker:
         """Enrol mallory, and start her node at the same hub."""
@@ -129,7 +134,7 @@ class Network(LocalBus):
         ceiling = {str(s) for s in self._record(who).ceiling}
         if {str(s) for s in self._record(mallory.id).ceiling} != ceiling:
             self._core.amend(mallory.id, now=self.clock.now(), ceiling=ceiling)
-            await mallory.node.renew(mallory.voice)
+            await mallory.node.voices.renew(mallory.voice)
         return voice
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -214,7 +219,7 @@ def _write_log(log: MemoryLog, folder: Path, now: int) -> None:
 class _Source:
     """One node's view of the directory of this process; it can be made to fall silent."""
 
-    def __init__(self, server: DirectoryServer, clock: ManualClock, *, owns: bool = False) -> None:
+    def __init__(self, server: DirectoryServer, clock: Clock, *, owns: bool = False) -> None:
         self._server, self._clock, self._owns = server, clock, owns
         self.heard: int | None = None  # the monotonic instant since which the directory is silent
         self.changed = server.changed
@@ -226,7 +231,8 @@ class _Source:
         return self._server.trust
 
     async def open(self) -> None:
-        return None
+        if self._owns:
+            await self._server.open()
 
     async def aclose(self) -> None:
         if self._owns:

@@ -95,7 +95,7 @@ class RawPeer:
             chain=authority or voice.standing, now=now, deadline=now + int(timeout * SECOND),
             trust=node.source.trust, route=connection, handover=encode_link(handover) if handover else b"",
         )  # fmt: skip
-        draft, _ = voice.local.drafts.pop()
+        draft, _, _ = voice.local.drafts.pop()
         if edit is not None:
             header = edit(decode_header(draft.header, LIMITS))
             draft = Draft(encode_header(header), draft.chain, draft.handover, draft.salt, draft.body)

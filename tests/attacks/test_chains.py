@@ -186,7 +186,7 @@ async def test_a_target_that_was_not_granted(net: Any, bank: Bank) -> None:
     held = await handed_to_mallory(net, ["pay"], ["pay"], targets=["mallory", "broker"])
     assert await refused(net, held.handed) == "denied.target"
     net.directory_amend("mallory", may_talk_to=[])
-    await net.attacker.node.renew(net.attacker.voice)
+    await net.attacker.node.voices.renew(net.attacker.voice)
     assert await refused(net, net.attacker.authority, Quote()) == "denied.target"
     assert bank.paid == [] and bank.quoted == 0
 
@@ -222,7 +222,7 @@ async def test_a_revoked_middle(net: Any, bank: Bank, kind: str) -> None:
 
     held = await handed_to_mallory(net, ["pay"], ["pay"])
     chain = net.attacker.widen(held.handed, ["pay"], to="broker")
-    broker = Session(net._node, next(v for v in net._node.voices.values() if v.identity.id.name == "broker"), chain)
+    broker = Session(net._node, next(v for v in net._node.voices if v.identity.id.name == "broker"), chain)
     assert (await broker.request("bank", Pay(cents=1))).cents == 1
     voice = net.attacker.voice
     handle = {"instance": voice.instance.handle, "key": voice.key.id, "principal": net.attacker.id.encode()}[kind]

@@ -17,7 +17,7 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.protocol.sealing import Draft
 from agentbus.runtime import problems
-from agentbus.runtime.node import BAD_FRAMES
+from agentbus.runtime.inbound import BAD_FRAMES
 from agentbus.wire.frame import decode_proof, encode_frame, encode_proof
 from agentbus.wire.header import Header, Kind, decode_header, encode_header
 from agentbus.wire.limits import LIMITS, SECOND
@@ -77,7 +77,7 @@ async def test_one_bit_in_every_byte_of_a_frame(net: Any, bank: Bank) -> None:
     received = net.verdicts().count("ok")
     for at in range(len(captured.frame)):
         turned = net.attacker.flip(captured.frame, at, at % 8)
-        peer = node._peers.get(captured.connection.id)
+        peer = node.inbound.accounts.get(captured.connection.id)
         if peer is not None:
             peer.bad = 0.0  # another connection each time, as far as the bucket goes
         node.received(captured.connection, turned)
@@ -92,7 +92,7 @@ async def test_one_bit_in_every_byte_of_a_frame_that_was_never_delivered(net: An
     bodies = len(frame)
     for at in range(bodies):
         for bit in (0, 3, 7):
-            peer = net._node._peers.get(net.attacker.connection().id)
+            peer = net._node.inbound.accounts.get(net.attacker.connection().id)
             assert peer is None or peer.bad <= BAD_FRAMES
             net._node._engine.receive(
                 net.attacker.flip(frame, at, bit), route=None, peer=net.attacker.node._curve_key,

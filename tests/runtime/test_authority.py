@@ -231,15 +231,15 @@ async def test_a_renewal_refuses_nobody(town: Any) -> None:
     office = Office()
     async with town.serve(*office.agents):
         node = town.nodes[0]
-        voice = next(iter(node.voices.values()))
-        before = {v.key.id for n in town.nodes for v in n.voices.values()}
+        voice = next(iter(node.voices))
+        before = {v.key.id for n in town.nodes for v in n.voices}
         for _ in range(100):
             town.clock.advance(20)
             await town.refresh()
             session = Session(node, voice, voice.standing)
             replies = await asyncio.gather(*(session.request("planner", Alone()) for _ in range(3)))
             assert [r.by for r in replies] == ["planner"] * 3
-        await town.until(lambda: not before & {v.key.id for n in town.nodes for v in n.voices.values()})
+        await town.until(lambda: not before & {v.key.id for n in town.nodes for v in n.voices})
 
 
 async def test_a_directory_that_falls_silent_and_is_heard_again(net: Any) -> None:

@@ -243,8 +243,8 @@ async def test_a_cancelled_task_that_never_began_is_answered(net: Any) -> None:
 async def test_an_instance_that_leaves_while_it_renews_stays_gone(net: Any) -> None:
     agent, _, _ = gated()
     async with net.serve(agent):
-        voice = next(v for v in net._node.voices.values() if v.identity.id.name == "gate")
-        renewing = asyncio.ensure_future(net._node.renew(voice))
+        voice = next(v for v in net._node.voices if v.identity.id.name == "gate")
+        renewing = asyncio.ensure_future(net._node.voices.renew(voice))
     await renewing
     assert voice.renewal is None or voice.renewal.cancelled()
     assert net._node._running(voice.identity.id) == []

@@ -1,0 +1,206 @@
+"""From a frame on a connection to an event: whose turn it is, the look-up before verification, and what it cost.
+
+Until a signature has verified, nothing is charged to, logged under or reported about the *claimed* sender: what a frame
+costs is its connection's business (step 1 of the sixteen).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentbus.delegation.decide import Policy
+from agentbus.delegation.trust import NeedsTrust
+from agentbus.errors import AgentBusError
+from agentbus.protocol.engine import Engine
+from agentbus.protocol.events import Asked, Event, Refused
+from agentbus.runtime import problems
+from agentbus.runtime.clock import Clock
+from agentbus.runtime.record import Recorder
+from agentbus.runtime.trust_cache import TrustSource
+from agentbus.runtime.turns import Turns
+from agentbus.transport.base import Connection
+from agentbus.wire.frame import Envelope, decode_frame
+from agentbus.wire.limits import LIMITS, SECOND
+
+LOOK_UPS: Final = 2  # the sender's statement first, then those of its chain's issuers
+LOOK_UP_RATE: Final = 20  # a second, for each connection: beyond it a message of an unknown sender is not looked up
+HELD: Final = 1024  # frames of one connection that may wait for a look-up
+LATE: Final = 0.1  # what an honest peer's late answer costs, of the bucket's
+FORGERIES: Final = frozenset({"reject.body", "reject.chain_digest", "reject.handover_digest"})  # never an accident
+BAD_FRAMES: Final = 64  # unverifiable frames of one connection before it is dropped; one a second is forgiven
+AT_ONCE: Final = 64  # frames judged in one step of the loop; what comes beyond them takes turns
+
+
+@dataclass(slots=True)
+class Account:
+    """What is kept of one connection: frames that wait for a look-up, and how often it misbehaved."""
+
+    held: deque[bytes] = field(default_factory=deque)
+    looking: bool = False
+    bad: float = 0.0
+    bad_at: int = 0
+    second: int = 0
+    looked: int = 0
+
+    def may_look(self, now: int) -> bool:
+        """Count a look-up on behalf of this connection; False when it has had all of this second's."""
+        if now // SECOND != self.second:
+            self.second, self.looked = now // SECOND, 0
+        self.looked += 1
+        return self.looked <= LOOK_UP_RATE
+
+
+class Inbound:
+    """A node's inbound side.
+
+    Args:
+        deliver: Takes each event of a message that was accepted.
+        repeated: Takes a frame that the replay window knows; False: it is no honest repetition.
+        wake: Lets what was laid out leave.
+        spawn: Starts a task that ends with the node.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        source: TrustSource,
+        recorder: Recorder,
+        clock: Clock,
+        deliver: Callable[[Event], None],
+        repeated: Callable[[Connection, bytes], bool],
+        wake: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], Any],
+    ) -> None:
+        self.policy = Policy("0")
+        self.accounts: dict[int, Account] = {}
+        self._engine, self._source, self._recorder, self._clock = engine, source, recorder, clock
+        self._deliver, self._repeated, self._wake, self._spawn = deliver, repeated, wake, spawn
+        self._turns: Turns[tuple[Connection, bytes]] = Turns()
+        self._taken = 0  # frames judged in this step of the loop
+        self._scheduled = False
+        self.closed = False
+
+    def received(self, connection: Connection, frame: bytes) -> None:
+        """Step 1: judged at once while few come; in turns when many do."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_turns)
+        if self._taken < AT_ONCE and not self._turns.waiting:
+            self._taken += 1
+            self._admit(connection, frame)
+        elif not self._turns.push(connection.peer or connection.id, (connection, frame), len(frame)):
+            now = self._clock.now()
+            self._recorder.rejected(frame, connection=connection.peer, code="backpressure.connection", now=now)
+            self.charge(connection, LATE)
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is gone, and with it what was kept of it; what it sent before is still judged in its turn."""
+        self.accounts.pop(connection.id, None)
+
+    def charge(self, connection: Connection, cost: float = 1.0) -> None:
+        """The bucket: whoever sends what does not verify pays, and nobody else."""
+        account = self._account(connection)
+        mono = self._clock.mono()
+        account.bad = max(0.0, account.bad - (mono - account.bad_at) / SECOND) + cost
+        account.bad_at = mono
+        if account.bad > BAD_FRAMES:
+            connection.drop()
+
+    def _account(self, connection: Connection) -> Account:
+        account = self.accounts.get(connection.id)
+        if account is None:
+            account = self.accounts[connection.id] = Account()
+        return account
+
+    def _take_turns(self) -> None:
+        """One step of the loop: so many frames, whoever's turn it is, and then others of this process."""
+        self._scheduled, self._taken = False, 0
+        if self.closed:
+            return
+        for _ in range(AT_ONCE):
+            item = self._turns.take()
+            if item is None:
+                return
+            self._admit(*item)
+        self._taken = AT_ONCE
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._take_turns)
+
+    def _admit(self, connection: Connection, frame: bytes) -> None:
+        account = self._account(connection)
+        if not account.looking:
+            self._open(connection, account, frame, looked=0)
+        elif len(account.held) < HELD:
+            account.held.append(frame)
+        else:
+            connection.drop()
+
+    def _open(self, connection: Connection, account: Account, frame: bytes, *, looked: int) -> None:
+        now = self._clock.now()
+        try:
+            event = self._engine.receive(
+                frame, route=connection, peer=connection.peer, trust=self._source.trust, policy=self.policy, now=now,
+                age=self._source.age(),
+            )  # fmt: skip
+        except NeedsTrust as needs:
+            if looked < LOOK_UPS and account.may_look(now):
+                account.looking = True
+                self._spawn(self._look_up(connection, account, frame, needs, looked))
+            else:
+                self._recorder.rejected(frame, connection=connection.peer, code="reject.sender_key", now=now)
+                self.charge(connection)
+            return
+        if isinstance(event, Refused):
+            self._refused(connection, frame, event, now)
+            return
+        message = event.permitted.message if isinstance(event, Asked) else event.message
+        if message is not None:
+            if message.header.directory_size > self._source.trust.size:
+                self._source.hint()  # a hint and no more: it never makes a message good or bad
+            self._record(connection, message.envelope, message.header.sender_key, "ok", now)
+        self._deliver(event)
+
+    async def _look_up(
+        self, connection: Connection, account: Account, frame: bytes, needs: NeedsTrust, looked: int
+    ) -> None:
+        """The one wait before verification: bounded in time, and the frames behind it keep their order."""
+        try:
+            with suppress(AgentBusError):
+                await self._source.find(keys=needs.keys)
+        finally:
+            account.looking = False
+            if not self.closed:
+                self._open(connection, account, frame, looked=looked + 1)
+                while account.held and not account.looking:
+                    self._open(connection, account, account.held.popleft(), looked=0)
+
+    def _refused(self, connection: Connection, frame: bytes, event: Refused, now: int) -> None:
+        code = event.error.code
+        if event.header is None:
+            self._recorder.rejected(frame, connection=connection.peer, code=code, now=now)
+            if code == "reject.replayed" and self._repeated(connection, frame):
+                return
+            self.charge(connection, LATE if code in ("reject.expired", "reject.recipient") else 1.0)
+            return
+        if code in FORGERIES:
+            self.charge(connection)
+        self._record(connection, decode_frame(frame, LIMITS), event.header.sender_key, code, now)
+        event.error.details.setdefault("by", event.header.recipient)
+        body = problems.encode(event.error)
+        self._engine.refuse(event, action=event.header.action, body=body, now=now, trust=self._source.trust)
+        self._wake()
+
+    def _record(self, connection: Connection, envelope: Envelope, sender_key: bytes, code: str, now: int) -> None:
+        """(15) What was judged goes on the record before the loop's next step acts on it."""
+        if not self._recorder.pending:
+            asyncio.get_running_loop().call_soon(self._recorder.flush)
+        self._recorder.received(
+            envelope, sender_key, connection=connection.peer, code=code, trust=self._source.trust,
+            policy=self.policy.version, now=now,
+        )  # fmt: skip
