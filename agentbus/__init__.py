@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     )
     from agentbus.identity import Identity
     from agentbus.runtime.agent import Agent
-    from agentbus.runtime.caller import AgentCard, Caller, Receipt, Session, Stream
+    from agentbus.runtime.caller import Caller, Receipt, Session, Stream
     from agentbus.runtime.context import Context, current_context
+    from agentbus.runtime.discovery import AgentCard, MessageType
     from agentbus.runtime.message import Raw, RawStream, Request, StreamRequest
     from agentbus.wire.ids import PrincipalId
 
@@ -67,6 +68,7 @@ __all__ = [
     "Link",
     "LocalBus",
     "Malformed",
+    "MessageType",
     "OneOf",
     "Opening",
     "Prefix",
@@ -99,8 +101,9 @@ _HOMES: Final = {
     "ReplyInvalid RequestInvalid StreamBroken Unavailable",
     "identity": "Identity",
     "runtime.agent": "Agent",
-    "runtime.caller": "AgentCard Caller Receipt Session Stream",
+    "runtime.caller": "Caller Receipt Session Stream",
     "runtime.context": "Context current_context",
+    "runtime.discovery": "AgentCard MessageType",
     "runtime.message": "Raw RawStream Request StreamRequest",
     "wire.ids": "PrincipalId",
 }

@@ -21,7 +21,7 @@ from agentbus.errors import (
 from agentbus.identity import Identity
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Caller, Session
-from agentbus.runtime.discovery import Describe
+from agentbus.runtime.discovery import describe
 from agentbus.runtime.links import user_root
 from agentbus.runtime.node import Node
 from agentbus.runtime.serving import Service, policy_of
@@ -169,17 +169,11 @@ class Bus(Caller):
 
     async def _describe(self, service: Service) -> None:
         """Tell the directory what this agent answers: its own claim, for discovery."""
-        handlers = service.agent.handlers.values()
-        claim = Describe(
-            description=service.agent.description,
-            messages=sorted(h.action for h in handlers),
-            scopes=sorted({s for h in handlers for s in h.rule.scopes}),
-        )
         speaker = Session(self._node, service.voice, service.voice.standing)
         with suppress(
             Denied
         ):  # an agent that may not talk to the directory is not discoverable, and serves all the same
-            await speaker.request("service/directory", claim)
+            await speaker.request("service/directory", describe(service.agent))
 
     async def run(self, *agents: Agent[Any], ready: Callable[[], Any] | None = None) -> None:
         """Serve agents until SIGTERM or SIGINT, then drain. ``ready`` is called once they can be asked."""

@@ -16,7 +16,8 @@ from typing import Any, Final
 from agentbus.crypto.cache import SignatureCache
 from agentbus.crypto.keys import VerifyKey, checked_key
 from agentbus.crypto.signing import Purpose, verify
-from agentbus.delegation.grant import Grant, Link, chain_digest, decode_link, decode_links, encode_chain, targets_within
+from agentbus.delegation.drawing import tree
+from agentbus.delegation.grant import Link, chain_digest, decode_link, decode_links, encode_chain, targets_within
 from agentbus.delegation.scope import all_within
 from agentbus.delegation.statements import directory_id
 from agentbus.delegation.trust import USABLE, NeedsTrust, Trust
@@ -106,17 +107,7 @@ class Authority:
 
     def tree(self) -> str:
         """The chain drawn as a tree, a line for each link, with what each narrowed."""
-        first = self.links[0].grant
-        lines = [f"{first.issuer.short} ({first.root_kind} root)"]
-        above: Grant | None = None
-        for link in self.links:
-            of = link.grant
-            allowed = ", ".join(map(str, of.scopes)) or "nothing"
-            lost: list[str] = [str(s) for s in above.scopes if s not in of.scopes] if above else []
-            without = f" (without {', '.join(lost)})" if lost else ""
-            lines.append(f"{'   ' * of.n}└─ {of.audience.short}: {allowed}{without}, depth {of.depth}")
-            above = of
-        return "\n".join(lines)
+        return tree(self.links)
 
     def to_bytes(self) -> bytes:
         """The chain's bytes, as they travel."""

@@ -2,21 +2,25 @@
 
 Effective authority = every link ∩ the ceiling of its audience ∩ the user's rights now ∩ local policy. Each check stands
 alone and fails closed; there is no order in which a later one could make up for an earlier one.
+
+The checks of one decision are one list (:func:`_checks`). :func:`decide` runs them until one raises; :func:`explain`
+runs all of them and reports each. So an explanation cannot differ from the decision it explains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentbus.delegation.chain import Authority
-from agentbus.delegation.grant import target_within
+from agentbus.delegation.grant import Link, target_within
 from agentbus.delegation.messages import Permitted, VerifiedMessage
-from agentbus.delegation.scope import Fact, Scope, allows
+from agentbus.delegation.scope import Fact, Scope, allows, covers
 from agentbus.delegation.trust import Trust
-from agentbus.errors import Denied, HandlerMissing, Unavailable
+from agentbus.errors import AgentBusError, Denied, HandlerMissing, Unavailable
 from agentbus.wire.header import OPENING, Kind
+from agentbus.wire.ids import PrincipalId
 
 CODES: Final = {
     "denied.not_a_request": "Only requests, sends, events, streams and jobs are asked of a handler.",
@@ -63,23 +67,13 @@ def decide(message: VerifiedMessage, *, trust: Trust, policy: Policy, now: int, 
     Raises:
         Unavailable: ``unavailable.directory_stale``, retryable.
         HandlerMissing: ``handler.missing``.
-        Denied: ``denied.*``.
+        Denied: ``denied.*``; ``details["allow"]`` says what would allow it.
     """
-    header, authority = message.header, message.authority
+    header = message.header
     if header.kind not in OPENING:
         raise Denied("denied.not_a_request", f"a {Kind(header.kind).name.lower()} is not asked of a handler")
-    rule = policy.rules.get((header.recipient, header.action))
-    limit = trust.max_age if rule is None or rule.max_age is None else min(rule.max_age, trust.max_age)
-    if age is None or age > limit:
-        heard = "never" if age is None else f"{age / 1e6:.1f} s ago"
-        raise Unavailable("unavailable.directory_stale", f"the directory was last heard {heard}; it is asked again")
-    _require_targets(authority, header.recipient, trust.domain)
-    if rule is None:
-        raise HandlerMissing("handler.missing", f"{header.recipient} has no handler for {header.action!r}")
-    if rule.requires_user and authority.user is None:
-        raise Denied("denied.user_required", "ask on behalf of a user")
-    for name in rule.scopes:
-        require(authority, name, {}, trust=trust, now=now)
+    for _, _, check, arguments in _checks(message.authority, header.recipient, header.action, trust, policy, now, age):
+        check(*arguments)
     return Permitted(message, policy.version, trust.size, trust.revocation_seq)
 
 
@@ -92,35 +86,148 @@ def require(authority: Authority, name: str, facts: Mapping[str, Fact], *, trust
     Raises:
         Denied: ``denied.scope``, ``denied.ceiling``, ``denied.rights``.
     """
-    known = {**facts, "at": now}
+    for _, _, check, arguments in _scope_checks(authority, name, {**facts, "at": now}, trust):
+        check(*arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question of a decision, and its answer."""
+
+    what: str  # freshness, target, handler, user, scope, ceiling or rights
+    about: str
+    refused: AgentBusError | None  # None: this check permits
+
+
+def explain(
+    authority: Authority,
+    recipient: str,
+    action: str,
+    *,
+    trust: Trust,
+    policy: Policy,
+    now: int,
+    age: int | None,
+    also: Mapping[str, Mapping[str, Fact]] | None = None,
+) -> list[Check]:
+    """Every check that :func:`decide` would make of such a message, and what each says. None refused: it is permitted.
+
+    Args:
+        authority: The chain it would be asked under, verified.
+        recipient: Who would be asked.
+        action: The message type.
+        also: Scopes with facts that the handler would ask of ``ctx.require`` as well.
+
+    Where the recipient has no handler the scopes cannot be asked about, and the list ends there.
+    """
+    found: list[Check] = []
+    todo = [*_checks(authority, recipient, action, trust, policy, now, age)]
+    for name, facts in (also or {}).items():
+        todo += _scope_checks(authority, name, {**facts, "at": now}, trust)
+    for what, about, check, arguments in todo:
+        try:
+            check(*arguments)
+        except AgentBusError as error:
+            found.append(Check(what, _named(about), error))
+        else:
+            found.append(Check(what, _named(about), None))
+    return found
+
+
+# ── the checks, in order; each returns or raises ─────────────────────────────────────────────────────────────────────
+
+_Step = tuple[str, Link | PrincipalId | str, Callable[..., None], tuple[Any, ...]]
+
+
+def _checks(
+    authority: Authority,
+    recipient: str,
+    action: str,
+    trust: Trust,
+    policy: Policy,
+    now: int,
+    age: int | None,
+) -> Iterator[_Step]:
+    rule = policy.rules.get((recipient, action))
+    limit = trust.max_age if rule is None or rule.max_age is None else min(rule.max_age, trust.max_age)
+    yield "freshness", "the directory", _require_fresh, (age, limit)
+    for link in authority.links:
+        yield "target", link, _require_target, (link, recipient, trust.domain)
+    yield "handler", "the recipient", _require_handler, (rule, recipient, action)
+    if rule is None:
+        return
+    yield "user", "the root", _require_user, (rule, authority)
+    known = {"at": now}
+    for name in rule.scopes:
+        yield from _scope_checks(authority, name, known, trust)
+
+
+def _scope_checks(authority: Authority, name: str, known: Mapping[str, Fact], trust: Trust) -> Iterator[_Step]:
     for link in authority.links:
         grant = link.grant
-        if not allows(grant.scopes, name, known):
-            raise _denied(
-                "denied.scope",
-                f"link {grant.n} to {grant.audience.short} does not grant {name}",
-                link=grant.n,
-                scope=name,
-            )
+        yield "scope", link, _require_scope, (link, name, known)
         if grant.audience.kind == "agent":
-            record = trust.principal(grant.audience)
-            if record is None or not allows(record.ceiling, name, known):
-                raise _denied(
-                    "denied.ceiling", f"{name} is above the ceiling of {grant.audience.short}", scope=name, link=grant.n
-                )
+            yield "ceiling", grant.audience, _require_ceiling, (link, name, known, trust)
     if authority.user is not None:
-        user = trust.principal(authority.user)
-        rights: tuple[Scope, ...] | None = () if user is None else user.rights
-        if rights is not None and not allows(rights, name, known):
-            raise _denied("denied.rights", f"{authority.user.short} has no right to {name}", scope=name)
+        yield "rights", authority.user, _require_rights, (authority.user, name, known, trust)
 
 
-def _require_targets(authority: Authority, recipient: str, domain: str) -> None:
-    for link in authority.links:
-        if not target_within(link.grant.targets, recipient, domain):
-            n = link.grant.n
-            raise _denied("denied.target", f"link {n} does not name {recipient} as a target", link=n, target=recipient)
+def _named(of: Link | PrincipalId | str) -> str:
+    if isinstance(of, Link):
+        return f"link {of.grant.n}, {of.grant.issuer.short} to {of.grant.audience.short}"
+    return of.short if isinstance(of, PrincipalId) else of
 
 
-def _denied(code: str, message: str, **details: Any) -> Denied:
-    return Denied(code, message, details=details)
+def _require_fresh(age: int | None, limit: int) -> None:
+    if age is None or age > limit:
+        heard = "never" if age is None else f"{age / 1e6:.1f} s ago"
+        raise Unavailable("unavailable.directory_stale", f"the directory was last heard {heard}; it is asked again")
+
+
+def _require_target(link: Link, recipient: str, domain: str) -> None:
+    grant = link.grant
+    if not target_within(grant.targets, recipient, domain):
+        allow = f"a grant of {grant.issuer.short} to {grant.audience.short} with {recipient} among its targets"
+        details = {"link": grant.n, "target": recipient, "allow": allow}
+        raise Denied("denied.target", f"link {grant.n} does not name {recipient} as a target", details=details)
+
+
+def _require_handler(rule: Rule | None, recipient: str, action: str) -> None:
+    if rule is None:
+        raise HandlerMissing("handler.missing", f"{recipient} has no handler for {action!r}")
+
+
+def _require_user(rule: Rule, authority: Authority) -> None:
+    if rule.requires_user and authority.user is None:
+        details = {"allow": "a chain whose root is a user's grant"}
+        raise Denied("denied.user_required", "ask on behalf of a user", details=details)
+
+
+def _require_scope(link: Link, name: str, known: Mapping[str, Fact]) -> None:
+    grant = link.grant
+    if allows(grant.scopes, name, known):
+        return
+    close = [scope for scope in grant.scopes if covers(scope.name, name)]
+    message = f"link {grant.n} to {grant.audience.short} does not grant {name}"
+    if close:
+        given = ", ".join(f"{k}={v}" for k, v in known.items() if k != "at") or "no facts"
+        message += f" for {given}: it grants {' or '.join(map(str, close))}"
+    allow = f"a grant of {grant.issuer.short} to {grant.audience.short} with {name}"
+    raise Denied("denied.scope", message, details={"link": grant.n, "scope": name, "allow": allow})
+
+
+def _require_ceiling(link: Link, name: str, known: Mapping[str, Fact], trust: Trust) -> None:
+    who = link.grant.audience
+    record = trust.principal(who)
+    if record is None or not allows(record.ceiling, name, known):
+        allow = f"the operator adds {name} to the ceiling of {who.short}"
+        details = {"link": link.grant.n, "scope": name, "allow": allow}
+        raise Denied("denied.ceiling", f"{name} is above the ceiling of {who.short}", details=details)
+
+
+def _require_rights(who: PrincipalId, name: str, known: Mapping[str, Fact], trust: Trust) -> None:
+    user = trust.principal(who)
+    rights: tuple[Scope, ...] | None = () if user is None else user.rights
+    if rights is not None and not allows(rights, name, known):
+        details = {"scope": name, "allow": f"the operator adds {name} to the rights of {who.short}"}
+        raise Denied("denied.rights", f"{who.short} has no right to {name}", details=details)

@@ -21,12 +21,12 @@ from agentbus.protocol.engine import WINDOW
 from agentbus.protocol.events import Answered
 from agentbus.protocol.exchange import Exchange
 from agentbus.runtime import problems
+from agentbus.runtime.discovery import AgentCard, Discover, card_of
 from agentbus.runtime.links import extend
 from agentbus.runtime.message import Request, StreamRequest, answer_type, decode_answer, encode_body, type_of
 from agentbus.runtime.node import Node
 from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
-from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import LIMITS, SECOND
 
 CODES: Final = {
@@ -47,18 +47,6 @@ class Receipt:
     level: str
     message: str  # the message digest in hex
     at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class AgentCard:
-    """What the directory knows of an agent. Claims are the agent's own."""
-
-    id: PrincipalId
-    description: str
-    messages: tuple[str, ...]
-    scopes: tuple[str, ...]
-    tags: tuple[str, ...]
-    running: int
 
 
 class _Once:
@@ -185,16 +173,25 @@ class Caller:
         return Authority.from_bytes(encode_chain((*held.links, link)))
 
     async def discover(
-        self, *, message: str | None = None, scope: str | None = None, tag: str | None = None
+        self,
+        *,
+        message: str | None = None,
+        scope: str | None = None,
+        tag: str | None = None,
+        text: str | None = None,
+        schemas: bool = False,
     ) -> list[AgentCard]:
-        """Agents by message type, required scope or tag. What they say of themselves is their claim."""
-        from agentbus.runtime.discovery import Discover
+        """Active agents that fit everything that is given. What they say of themselves is their claim.
 
-        found = await self._own().request("service/directory", Discover(message=message, scope=scope, tag=tag))
-        return [
-            AgentCard(PrincipalId(c.id), c.description, tuple(c.messages), tuple(c.scopes), tuple(c.tags), c.running)
-            for c in found.agents
-        ]
+        Args:
+            message: A message type they answer.
+            scope: A scope they require; ``docs:*`` finds whatever requires one below ``docs``.
+            tag: A tag that the operator gave them.
+            text: Words that all stand somewhere in the name, purpose, tags, description or message types.
+            schemas: With the JSON Schemas of their messages.
+        """
+        asked = Discover(message=message, scope=scope, tag=tag, text=text, schemas=schemas)
+        return [card_of(found) for found in (await self._own().request("service/directory", asked)).agents]
 
     async def revoke(self, what: Authority | str, *, reason: str) -> None:
         """Revoke an authority this caller issued or is the subject of, or (for its owner) an agent, for good.

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final
 
+from agentbus.delegation.scope import covers
 from agentbus.delegation.trust import Principal
 from agentbus.directory.core import Directory
-from agentbus.errors import LogError
+from agentbus.errors import DirectoryRefused, LogError
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Caller
 from agentbus.runtime.context import Context
 from agentbus.runtime.discovery import Describe, Described, Discover, Found, FoundAgents
+from agentbus.wire.ids import PrincipalId, name_id
 
 CODES: Final = {
     "log.claims_unreadable": "The file of the agents' claims cannot be opened; delete it: agents describe themselves"
@@ -27,6 +29,8 @@ CODES: Final = {
 }
 
 FILE: Final = "discovery.sqlite"
+ANSWER: Final = 200  # agents in one answer
+ANSWER_SIZE: Final = 512 * 1024  # characters of one answer; a frame holds a megabyte
 
 
 class Claims:
@@ -47,21 +51,24 @@ class Claims:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._db = sqlite3.connect(folder / FILE, isolation_level=None)
                 os.chmod(folder / FILE, 0o600)  # noqa: PTH101
-            self._db.execute("CREATE TABLE IF NOT EXISTS claims (principal TEXT PRIMARY KEY, claim TEXT NOT NULL)")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS described"
+                " (principal TEXT PRIMARY KEY, claim TEXT NOT NULL, at INTEGER NOT NULL)"
+            )
         except sqlite3.Error as error:
             raise LogError("log.claims_unreadable", f"{folder}: {error}") from error
 
-    def put(self, who: str, claim: Describe) -> None:
+    def put(self, who: str, claim: Describe, at: int) -> None:
         """Keep ``claim`` in place of what ``who`` claimed before."""
-        self._db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (who, claim.model_dump_json()))
+        self._db.execute("INSERT OR REPLACE INTO described VALUES (?, ?, ?)", (who, claim.model_dump_json(), at))
 
-    def of(self, who: str) -> Describe:
-        """What ``who`` claims; nothing, where it never did or the claim is of another version."""
-        row = self._db.execute("SELECT claim FROM claims WHERE principal = ?", (who,)).fetchone()
+    def of(self, who: str) -> tuple[Describe, int | None]:
+        """What ``who`` claims and since when; nothing, where it never did or the claim is of another version."""
+        row = self._db.execute("SELECT claim, at FROM described WHERE principal = ?", (who,)).fetchone()
         try:
-            return Describe() if row is None else Describe.model_validate_json(row[0])
+            return (Describe(), None) if row is None else (Describe.model_validate_json(row[0]), row[1])
         except ValueError:
-            return Describe()
+            return Describe(), None
 
     def close(self) -> None:
         """Let go of the file."""
@@ -79,28 +86,66 @@ def add_discovery(agent: Agent[Any], core: Directory, claims: Claims, now: Calla
     agent.lifespan = lifespan
 
     def found(record: Principal) -> Found:
-        claim = claims.of(record.id)
+        claim, at = claims.of(record.id)
         return Found(
             id=record.id,
+            state=record.state,
+            owner=record.owner,
+            purpose=record.purpose,
             tags=list(record.tags),
+            ceiling=[str(scope) for scope in record.ceiling],
             running=core.running(record.id, now()),
             description=claim.description,
             messages=claim.messages,
-            scopes=claim.scopes,
+            claimed_at=at,
         )
 
     @agent.handler
     async def describe(request: Describe, ctx: Context[Any]) -> Described:
-        claims.put(ctx.sender, request)
+        claims.put(ctx.sender, request, now())
         return Described()
 
     @agent.handler
     async def discover(request: Discover, ctx: Context[Any]) -> FoundAgents:
-        cards = [found(r) for r in core.trust.principals.values() if r.id.kind == "agent" and r.state == "active"]
-        if request.message is not None:
-            cards = [c for c in cards if request.message in c.messages]
-        if request.scope is not None:
-            cards = [c for c in cards if request.scope in c.scopes]
-        if request.tag is not None:
-            cards = [c for c in cards if request.tag in c.tags]
-        return FoundAgents(agents=sorted(cards, key=lambda c: c.id))
+        if request.name is not None:
+            record = core.trust.principal(name_id(request.name, core.domain))
+            if record is None:
+                raise DirectoryRefused(
+                    "directory.unknown", f"nobody is called {request.name}; see `agentbus agent list`"
+                )
+            known = [record]
+        else:
+            known = [r for r in core.trust.principals.values() if r.id.kind == "agent" and r.state == "active"]
+        return _page((card for card in map(found, sorted(known, key=lambda r: r.id)) if fits(card, request)), request)
+
+
+def fits(card: Found, asked: Discover) -> bool:
+    """Whether an agent is what was asked for: everything that is given has to fit."""
+    return (
+        (asked.message is None or any(m.type == asked.message for m in card.messages))
+        and (asked.scope is None or any(covers(asked.scope, s) for m in card.messages for s in m.scopes))
+        and (asked.tag is None or asked.tag in card.tags)
+        and (asked.text is None or _mentions(card, asked.text))
+    )
+
+
+def _mentions(card: Found, text: str) -> bool:
+    """Whether every word stands somewhere in what is known and claimed of an agent."""
+    said = [PrincipalId(card.id).name, card.purpose, card.description, *card.tags]
+    said += [part for m in card.messages for part in (m.type, m.description, *m.scopes)]
+    whole = "\n".join(said).casefold()
+    return all(word in whole for word in text.casefold().split())
+
+
+def _page(cards: Iterator[Found], asked: Discover) -> FoundAgents:
+    """As many as one answer holds."""
+    agents: list[Found] = []
+    left = ANSWER_SIZE
+    for card in cards:
+        if not asked.schemas:
+            card = card.model_copy(update={"messages": [m.without_schemas() for m in card.messages]})
+        left -= len(card.model_dump_json())
+        if left < 0 or len(agents) == ANSWER:
+            return FoundAgents(agents=agents, more=True)
+        agents.append(card)
+    return FoundAgents(agents=agents)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentbus.delegation import decide as decide_module
 from agentbus.delegation.chain import Authority, verify_chain
-from agentbus.delegation.decide import Policy, Rule, decide, require
+from agentbus.delegation.decide import Policy, Rule, decide, explain, require
 from agentbus.delegation.messages import Permitted, VerifiedMessage
 from agentbus.delegation.scope import AtMost, Before, OneOf, Scope, encode_scopes, scopes
 from agentbus.errors import AgentBusError, Denied, HandlerMissing, Unavailable
@@ -102,7 +102,8 @@ def test_a_chain_is_no_use_elsewhere(world: World, targets: list[str]) -> None:
     error = refuse(
         "denied.target", message(world, held(world, "alice -[quote]-> carol", targets=targets)), world, policy(world)
     )
-    assert error.details == {"link": 0, "target": world.id("bob")}
+    assert (error.details["link"], error.details["target"]) == (0, world.id("bob"))
+    assert world.id("bob") in error.details["allow"]
 
 
 def test_every_link_must_name_the_target(world: World) -> None:
@@ -177,7 +178,8 @@ def test_a_ceiling_cuts_every_agent_of_the_chain(world: World, at: int) -> None:
     who = world.id(["carol", "dave"][at])
     world.event("amend", who, ["", "", encode_scopes(scopes(["quote"])), [], [], []])
     error = refuse("denied.ceiling", message(world, authority), world, policy(world, "pay"))
-    assert error.details == {"scope": "pay", "link": at}
+    assert (error.details["scope"], error.details["link"]) == ("pay", at)
+    assert world.id(["carol", "dave"][at]).short in error.details["allow"]
 
 
 def test_a_ceiling_has_caveats_too(world: World) -> None:
@@ -259,3 +261,69 @@ def test_whatever_a_longer_chain_allows_the_shorter_allowed(steps: list[Any], sc
         else:
             verdicts.append(True)
     assert verdicts == sorted(verdicts, reverse=True)
+
+
+# ── explanations ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SOME = ["quote", "pay", "docs:read"]
+SUBSETS = st.lists(st.sampled_from(SOME), unique=True)
+
+
+@given(
+    root=SUBSETS, child=SUBSETS, ceiling=SUBSETS, rights=st.none() | SUBSETS, needs=SUBSETS,
+    targets=st.sampled_from([None, [], ["bob"], ["dave"]]), user=st.booleans(), handler=st.booleans(),
+    age=st.sampled_from([None, 0, 10 * HOUR]),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_an_explanation_says_what_the_decision_says(
+    root: list[str], child: list[str], ceiling: list[str], rights: list[str] | None, needs: list[str],
+    targets: list[str] | None, user: bool, handler: bool, age: int | None,
+) -> None:  # fmt: skip
+    """explain finds nothing refused <=> decide permits; and what decide raises is the first that explain reports."""
+    world = draw_world("bob", "carol", "dave")
+    world.event("amend", world.id("carol"), ["", "", encode_scopes(scopes(ceiling)), [], [], []])
+    held_rights = "all" if rights is None else encode_scopes(scopes(rights))
+    world.event("amend", world.id("user/alice"), ["", "", [], [], held_rights, []])
+    drawing = f"alice -[{','.join(root)}]-> carol -[{','.join(c for c in child if c in root)}]-> dave"
+    authority = held(world, drawing, targets=targets)
+    rules = policy(world, *needs, requires_user=user) if handler else Policy("none")
+    checks = explain(authority, world.id("bob"), "quote", trust=world.trust, policy=rules, now=NOON, age=age)
+    refused = [check.refused for check in checks if check.refused is not None]
+    try:
+        decide(message(world, authority), trust=world.trust, policy=rules, now=NOON, age=age)
+    except AgentBusError as error:
+        assert (error.code, error.details) == (refused[0].code, refused[0].details)
+    else:
+        assert refused == []
+
+
+def test_an_explanation_names_every_reason_and_what_would_change_it(world: World) -> None:
+    authority = held(world, "alice -[quote]-> carol -[quote]-> dave", targets=["carol"])
+    world.event("amend", world.id("dave"), ["", "", [], [], [], []])
+    checks = explain(
+        authority, world.id("bob"), "quote", trust=world.trust, policy=policy(world, "pay"), now=NOON, age=0
+    )
+    refused = [(c.what, c.about, c.refused.code) for c in checks if c.refused]
+    assert refused == [
+        ("target", "link 0, user/alice to carol", "denied.target"),
+        ("target", "link 1, carol to dave", "denied.target"),
+        ("scope", "link 0, user/alice to carol", "denied.scope"),
+        ("scope", "link 1, carol to dave", "denied.scope"),
+        ("ceiling", "dave", "denied.ceiling"),
+    ]
+    assert all(c.refused.details["allow"] for c in checks if c.refused)
+
+
+def test_an_explanation_judges_facts_as_ctx_require_does(world: World) -> None:
+    authority = held(world, "alice -[pay]-> carol", changes={0: {"scopes": scopes([Scope("pay", amount=AtMost(100))])}})
+    for amount, fits in ((100, True), (101, False)):
+        checks = explain(
+            authority, world.id("bob"), "quote", trust=world.trust, policy=policy(world), now=NOON, age=0,
+            also={"pay": {"amount": amount}},
+        )  # fmt: skip
+        refused = [c.refused for c in checks if c.refused]
+        assert (refused == []) is fits
+        if fits:
+            require(authority, "pay", {"amount": amount}, trust=world.trust, now=NOON)
+        else:
+            assert "amount=101" in refused[0].message and "amount≤100" in refused[0].message
