@@ -44,6 +44,30 @@ class EntryKind(IntEnum):
     DROPPED = 12
 
 
+class StepKind(IntEnum):
+    """What a handler took through its context, or what became of the handler itself."""
+
+    CALL = 1  # ``ctx.step``
+    ITEM = 2  # one item of ``ctx.steps``, or how they ended
+    NOW = 3  # ``ctx.now``: the entry's instant is the result
+    SEED = 4  # of ``ctx.random``
+    REQUIRE = 5  # ``ctx.require``
+    DELEGATE = 6  # ``ctx.delegate``: the link it made
+    UNASKED = 7  # a message of the handler's that failed before anything was sent
+    LOST = 8  # a message of the handler's that failed without an answer; ``given`` is its digest
+    START = 9  # the handler had to wait for a place, and began here
+    END = 10  # the handler ended, and no frame says so; ``name`` is why
+
+
+class Outcome(IntEnum):
+    """How a step ended."""
+
+    RESULT = 0
+    ERROR = 1
+    CANCELLED = 2
+    EXHAUSTED = 3  # no further item
+
+
 class Sent(NamedTuple):
     """A message this node sealed, logged before it was offered to the transport."""
 
@@ -114,15 +138,22 @@ class Refused(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The recorded outcome of one ``ctx.step`` while the message ``digest`` was handled."""
+    """Something that was not determined by the message ``digest``, recorded while it was handled.
+
+    Answers to the handler's own messages are no steps: they are frames, joined by ``cause`` and ``in_reply_to``.
+    """
 
     kind: int
     position: int
     instant: int
     digest: bytes
+    step: int  # a StepKind
     name: str
-    number: int
-    result: bytes | None  # the name of a box
+    given: bytes | None  # SHA-256 of what the caller says it depends on
+    number: int  # k: the k-th of this kind and name, from 1
+    began: int  # the instant it was asked for
+    outcome: int  # an Outcome
+    result: bytes | None  # the name of the box that holds the result or the error
 
 
 class Redaction(NamedTuple):
@@ -249,9 +280,21 @@ def rejected(index: int, instant: int, *, connection: bytes | None, code: str, d
     return bytes(pack((5, index, instant, connection, code, digest, sample[:SAMPLE])))
 
 
-def step(index: int, instant: int, *, digest: bytes, name: str, number: int, result: bytes | None) -> bytes:
+def step(
+    index: int,
+    instant: int,
+    *,
+    digest: bytes,
+    step: StepKind,
+    name: str,
+    given: bytes | None,
+    number: int,
+    began: int,
+    outcome: Outcome,
+    result: bytes | None,
+) -> bytes:
     """The bytes of a STEP entry."""
-    return bytes(pack((6, index, instant, digest, name, number, result)))
+    return bytes(pack((6, index, instant, digest, int(step), name, given, number, began, int(outcome), result)))
 
 
 def redaction(index: int, instant: int, *, commitment: bytes, authority: str, reason: str) -> bytes:
@@ -308,7 +351,7 @@ _SHAPES: Final[dict[int, tuple[Any, tuple[_Is, ...]]]] = {
     EntryKind.RECEIPT: (Receipt, (_DIGEST, _DIGEST_NIL, _TEXT)),
     EntryKind.UNSENT: (Unsent, (_DIGEST, _TEXT)),
     EntryKind.REJECTED: (Refused, (_DIGEST_NIL, _TEXT, _DIGEST, _BYTES)),
-    EntryKind.STEP: (Step, (_DIGEST, _TEXT, _N, _DIGEST_NIL)),
+    EntryKind.STEP: (Step, (_DIGEST, _N, _TEXT, _DIGEST_NIL, _N, _N, _N, _DIGEST_NIL)),
     EntryKind.REDACTION: (Redaction, (_DIGEST, _TEXT, _TEXT)),
     EntryKind.PEER_CHECKPOINT: (PeerCheckpoint, (_DIGEST_NIL, _BYTES)),
     EntryKind.OPEN: (Open, (_TEXT, _TEXT, _TEXT, _BYTES_NIL)),
@@ -316,6 +359,8 @@ _SHAPES: Final[dict[int, tuple[Any, tuple[_Is, ...]]]] = {
     EntryKind.GAP: (Gap, (_TEXT, _N, _N)),
     EntryKind.DROPPED: (Dropped, (_DIGEST_NIL, _N)),
 }
+_STEPS: Final = frozenset(StepKind)
+_OUTCOMES: Final = frozenset(Outcome)
 
 
 def decode_entry(data: bytes) -> Entry:
@@ -332,6 +377,8 @@ def decode_entry(data: bytes) -> Entry:
     if len(row) != len(shape) or not all(_fits(value, what) for value, what in zip(row, shape, strict=True)):
         raise Malformed("malformed.entry", f"not the positions of a {EntryKind(row[0]).name} entry")
     entry: Entry = cls._make(row)
+    if isinstance(entry, Step) and not (entry.step in _STEPS and entry.outcome in _OUTCOMES and entry.number):
+        raise Malformed("malformed.entry", "no step is of this kind, number or outcome")
     return entry
 
 

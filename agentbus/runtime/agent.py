@@ -57,6 +57,8 @@ class Agent(Generic[S]):
         name: Its short name within the trust domain.
         description: For discovery; one line.
         lifespan: ``async with lifespan(bus) as state``: runs around serving; handlers see ``ctx.state``.
+        replayable: Its handlers keep nothing between messages but what they take through their context, so that they
+            can be replayed one at a time although they overlapped.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class Agent(Generic[S]):
         *,
         description: str = "",
         lifespan: Callable[[Caller], AbstractAsyncContextManager[S]] | None = None,
+        replayable: bool = False,
     ) -> None:
         self.name = name
         self.description = description
         self.lifespan = lifespan
+        self.replayable = replayable
         self.handlers: dict[str, Handler] = {}
 
     @overload

@@ -25,6 +25,7 @@ from agentbus.runtime.discovery import AgentCard, Discover, card_of
 from agentbus.runtime.links import extend
 from agentbus.runtime.message import Request, StreamRequest, answer_type, decode_answer, encode_body, type_of
 from agentbus.runtime.node import Node
+from agentbus.runtime.tape import Tape, Waiting
 from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
 from agentbus.wire.limits import LIMITS, SECOND
@@ -77,6 +78,7 @@ class Caller:
     _voice: Voice
     _conversation: bytes | None = None
     _cause: bytes | None = None
+    _tape: Tape | None = None  # of the handler that speaks
 
     @property
     def authority(self) -> Authority:
@@ -162,15 +164,19 @@ class Caller:
         Raises:
             Denied: ``denied.no_depth``, ``denied.not_held``.
         """
-        node, held = self._node, self.authority
-        who = node.name_id(to)
-        now = node.clock.now()
-        link = extend(
-            held, self._voice, who, scopes, trust=node.source.trust, now=now,
-            expires=now + int(expires_in * SECOND), link_id=node._entropy(16),
-            targets=[node.name_id(t) for t in targets], depth=depth, purpose=purpose,
-        )  # fmt: skip
-        return Authority.from_bytes(encode_chain((*held.links, link)))
+        seconds, node = expires_in, self._node
+        given = [to, [str(s) for s in scopes], list(targets), seconds, depth, purpose]
+
+        def make() -> Authority:
+            held, now = self.authority, node.clock.now()
+            link = extend(
+                held, self._voice, node.name_id(to), scopes, trust=node.source.trust, now=now,
+                expires=now + int(seconds * SECOND), link_id=node._entropy(16),
+                targets=[node.name_id(t) for t in targets], depth=depth, purpose=purpose,
+            )  # fmt: skip
+            return Authority.from_bytes(encode_chain((*held.links, link)))
+
+        return make() if self._tape is None else self._tape.delegated(given, make)
 
     async def discover(
         self,
@@ -239,7 +245,22 @@ class Caller:
         return make
 
     async def _begin(
-        self, kind: Kind, to: str, message: BaseModel, waiter: Any, deadline: int, delegate: Any, ack: str
+        self, kind: Kind, to: str, message: BaseModel, waiter: Waiting, deadline: int, delegate: Any, ack: str
+    ) -> Exchange:
+        """Open an exchange; a handler's goes through its tape, since what comes of it is not determined here."""
+        if self._tape is None:
+            return await self._open(kind, to, message, waiter, deadline, delegate, ack)
+        asking = self._tape.asking(waiter)
+        try:
+            exchange = await self._open(kind, to, message, asking, deadline, delegate, ack)
+        except AgentBusError as error:
+            self._tape.unasked(kind, to, type_of(message), encode_body(message), error)
+            raise
+        asking.digest = exchange.digest
+        return exchange
+
+    async def _open(
+        self, kind: Kind, to: str, message: BaseModel, waiter: Waiting, deadline: int, delegate: Any, ack: str
     ) -> Exchange:
         wait = max(0.001, (deadline - self._node.clock.now()) / SECOND)
         try:
@@ -285,10 +306,12 @@ class Caller:
 
 
 class _Plain(Caller):
-    """A principal that speaks under its standing grant."""
+    """A principal that speaks under its standing grant; ``within`` a handler, as a consequence of what it handles."""
 
-    def __init__(self, node: Node, voice: Voice) -> None:
+    def __init__(self, node: Node, voice: Voice, within: Caller | None = None) -> None:
         self._node, self._voice = node, voice
+        if within is not None:
+            self._conversation, self._cause, self._tape = within._conversation, within._cause, within._tape
 
     @property
     def authority(self) -> Authority:

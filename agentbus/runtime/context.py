@@ -50,12 +50,12 @@ class Context(Caller, Generic[S]):
     """
 
     def __init__(self, node: Node, voice: Voice, permitted: Permitted, exchange: Exchange, state: S) -> None:
-        message = permitted.message
         self._node, self._voice, self._exchange = node, voice, exchange
+        self._cause = permitted.message.digest
+        self._tape = self._record = node.tape(self._cause)
+        message = self._record.seen(permitted.message)
         self._handed = message.handover
         self._conversation = message.header.conversation
-        self._cause = message.digest
-        self._steps: dict[str, int] = {}
         self.caller: Authority = message.authority
         self.sender = PrincipalId(message.header.sender)
         self.user = message.authority.user
@@ -64,7 +64,7 @@ class Context(Caller, Generic[S]):
         self.message_id = message.digest.hex()
         self.attempt = 1
         self.logger = logging.getLogger(f"agentbus.agent.{voice.identity.id.name}")
-        self.bus: Caller = _Plain(node, voice)
+        self.bus: Caller = _Plain(node, voice, within=self)
         self._random: random.Random | None = None
 
     @property
@@ -95,47 +95,47 @@ class Context(Caller, Generic[S]):
         Raises:
             Denied: ``denied.scope``, ``denied.ceiling``, ``denied.rights``.
         """
-        require(self.caller, scope, facts, trust=self._node.source.trust, now=self._node.clock.now())
+        node = self._node
+        self._record.require(
+            scope, facts, lambda: require(self.caller, scope, facts, trust=node.source.trust, now=node.clock.now())
+        )
 
-    async def step(self, name: str, call: Callable[[], Awaitable[R]], *, type: type[R]) -> R:
+    async def step(self, name: str, call: Callable[[], Awaitable[R]], *, type: type[R], given: Any = None) -> R:
         """Call something outside and put its result on the record; a replay takes the recorded result instead.
 
         Args:
             name: What is called; the k-th call of one name is the k-th step of that name.
             call: Called once.
-            type: The result's type, for the record.
-        """
-        value = await call()
-        self._record(name, adapter(type).dump_json(value))
-        return value
+            type: The result's type, for the record: what is returned has gone through its JSON.
+            given: What the result depends on, as JSON values; a replay notices when another version gives another.
 
-    async def steps(self, name: str, call: Callable[[], AsyncIterator[T]], *, type: type[T]) -> AsyncIterator[T]:
+        Raises:
+            ProgrammingError: ``usage.step``.
+        """
+        return await self._record.call(name, call, adapter(type), given)
+
+    def steps(
+        self, name: str, call: Callable[[], AsyncIterator[T]], *, type: type[T], given: Any = None
+    ) -> AsyncIterator[T]:
         """As :meth:`step`, for what yields: each item is put on the record before it is used."""
-        async for item in call():
-            self._record(name, adapter(type).dump_json(item))
-            yield item
+        return self._record.items(name, call, adapter(type), given)
 
     def now(self) -> datetime:
         """The time; recorded, so that a replay sees the same."""
-        at = datetime.fromtimestamp(self._node.clock.now() / SECOND, UTC)
-        self._record("now", at.isoformat().encode())
-        return at
+        return datetime.fromtimestamp(self._record.now() / SECOND, UTC)
 
     def random(self) -> random.Random:
         """Randomness from a recorded seed; not for secrets."""
         if self._random is None:
-            seed = self._node._entropy(16)
-            self._record("random", seed.hex().encode())
-            self._random = random.Random(seed)
+            self._random = random.Random(self._record.seed(lambda: self._node._entropy(16)))
         return self._random
 
     def progress(self, note: str = "") -> None:
         """Tell the caller that work goes on: feeds its idle timeout, never its deadline."""
         self._node.answer(Kind.PROGRESS, self._voice, self._exchange, action="progress", body=note.encode()[:1024])
 
-    def _record(self, name: str, result: bytes) -> None:
-        number = self._steps[name] = self._steps.get(name, 0) + 1
-        self._node.recorder.step(self._exchange.digest, name, number, result, self._node.clock.now())
+    def _own(self) -> Caller:
+        return self.bus
 
 
 def current_context() -> Context[Any]:

@@ -36,6 +36,7 @@ from agentbus.protocol.exchange import Exchange
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.inbound import Inbound
 from agentbus.runtime.record import Recorder
+from agentbus.runtime.tape import Recording, Tape
 from agentbus.runtime.trust_cache import TrustSource
 from agentbus.runtime.voices import Place, Voice, Voices
 from agentbus.transport.base import Connection, Transport
@@ -269,6 +270,10 @@ class Node:
         """Nothing more is said or heard about this exchange, on this side."""
         self._engine.end(exchange, "lose")
         self.forget(exchange)
+
+    def tape(self, digest: bytes) -> Tape:
+        """What keeps the nondeterministic results of the handler of a message: the record."""
+        return Recording(self.recorder, digest, self.clock)
 
     # ── the pump ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,6 +15,7 @@ from agentbus.delegation.trust import Trust
 from agentbus.errors import AgentBusError
 from agentbus.log import entry
 from agentbus.log.base import LogStore
+from agentbus.log.entry import Outcome, StepKind
 from agentbus.protocol.engine import Ready
 from agentbus.wire.frame import Envelope
 from agentbus.wire.limits import SECOND
@@ -85,11 +86,29 @@ class Recorder:
         self._pending.append(entry.unsent(self._next, now, digest=digest, reason=reason))
         self.flush()
 
-    def step(self, digest: bytes, name: str, number: int, result: bytes, now: int) -> None:
-        """A nondeterministic result that the handler of message ``digest`` took."""
-        blob = self.log.put_blob(result)
-        self._pending.append(entry.step(self._next, now, digest=digest, name=name[:64], number=number, result=blob))
-        self.flush()
+    def step(
+        self,
+        digest: bytes,
+        step: StepKind,
+        name: str,
+        *,
+        number: int,
+        began: int,
+        now: int,
+        given: bytes | None = None,
+        outcome: Outcome = Outcome.RESULT,
+        result: bytes | None = None,
+    ) -> None:
+        """What the handler of message ``digest`` took through its context.
+
+        It waits for a flush, and no frame leaves without one: so whatever depends on it comes after it.
+        """
+        box = self.log.put_blob(result) if result is not None else None
+        row = entry.step(
+            self._next, now, digest=digest, step=step, name=name, given=given, number=number, began=began,
+            outcome=outcome, result=box,
+        )  # fmt: skip
+        self._pending.append(row)
 
     def received(
         self, envelope: Envelope, sender_key: bytes, *, connection: bytes | None, code: str, trust: Trust, policy: str,

@@ -40,6 +40,8 @@ class _Running:
     exchange: Exchange
     credit: asyncio.Event
     verdict: AgentBusError | None = None
+    why: str = ""  # how its handler ended
+    told: bool = False  # a frame says so
 
 
 class Service:
@@ -81,13 +83,16 @@ class Service:
             self._fail(exchange, Cancelled("cancelled", f"{self.agent.name} is stopping; ask again", retryable=True))
             return
         credit = asyncio.Event()
-        task = self.node.spawn(self._run(asked.permitted, exchange, credit))
+        task = self.node.spawn(self._run(asked.permitted, exchange))
         running = self._running[exchange.digest] = _Running(task, asked.permitted, exchange, credit)
         task.add_done_callback(lambda _: self._finished(running))
 
     def _finished(self, running: _Running) -> None:
         """However the task ended, even before its first step: nobody is left without an answer, and nothing is kept."""
         self._running.pop(running.exchange.digest, None)
+        if not running.told:
+            why = running.verdict.code if running.verdict else running.why or running.exchange.state
+            self.node.tape(running.exchange.digest).ended(why)
         if not running.exchange.done:
             stopped = HandlerFailed("handler.failed", f"{self.voice.identity.id.short} stopped before it answered")
             self._fail(running.exchange, running.verdict or stopped)
@@ -119,80 +124,71 @@ class Service:
 
     # ── one message ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _run(self, permitted: Permitted, exchange: Exchange, credit: asyncio.Event) -> None:
-        header = permitted.message.header
+    async def _run(self, permitted: Permitted, exchange: Exchange) -> None:
+        header, running = permitted.message.header, self._running[exchange.digest]
         try:
             handler = self._handler(header.action, exchange.kind)
             if exchange.ack == "sent":
                 self.node.conclude(exchange)  # its sender waits for nothing
             elif exchange.kind is Kind.SEND:
                 self._receipt(exchange, "delivered")
-            async with self._slots[header.action]:
+            slots = self._slots[header.action]
+            waits = slots.locked()
+            async with slots:
+                if waits:  # else it starts where it was received
+                    self.node.tape(exchange.digest).started()
                 request = decode_request(handler.model, permitted.message.body)
-                self._still_holds(permitted)  # (16)
+                self._hold(running)
                 context: Context[Any] = Context(self.node, self.voice, permitted, exchange, self._state)
                 token = _current.set(context)
                 try:
-                    await self._call(handler, request, context, permitted, exchange, credit)
+                    running.told = await self._call(handler, request, context, running)
+                    running.why = "returned"
                 finally:
                     _current.reset(token)
         except asyncio.CancelledError:
             pass  # _finished tells the caller why, where it still waits
         except AgentBusError as error:
-            self._fail(exchange, error)
+            running.told, running.why = self._fail(exchange, error) and not running.verdict, error.code
         except Exception:
             logger = self.voice.identity.id
             Context(self.node, self.voice, permitted, exchange, None).logger.exception(
                 "%s: the handler of %s raised", logger.short, header.action
             )
-            self._fail(exchange, HandlerFailed("handler.failed", f"{logger.short} failed on {header.action}"))
+            failed = HandlerFailed("handler.failed", f"{logger.short} failed on {header.action}")
+            running.told, running.why = self._fail(exchange, failed), failed.code
 
-    async def _call(
-        self,
-        handler: Handler,
-        request: Any,
-        context: Any,
-        permitted: Permitted,
-        exchange: Exchange,
-        credit: asyncio.Event,
-    ) -> None:
-        action = permitted.message.header.action
+    async def _call(self, handler: Handler, request: Any, context: Any, running: _Running) -> bool:
+        """Whether a frame says that the handler ended."""
+        exchange, action = running.exchange, running.permitted.message.header.action
         if handler.streams:
-            await self._stream(handler, request, context, permitted, exchange, credit)
-            return
+            return await self._stream(handler, request, context, running)
         result = await handler.function(request, context)
         if exchange.kind is Kind.REQUEST:
             body = encode_answer(handler.answer, result)
-            self.node.answer(Kind.REPLY, self.voice, exchange, action=action, body=body)
-        else:
-            self._receipt(exchange, "handled")
-            if exchange.ack == "checkpointed":
-                await asyncio.to_thread(self.node.recorder.log.checkpoint)
-                self._receipt(exchange, "checkpointed")
+            return self.node.answer(Kind.REPLY, self.voice, exchange, action=action, body=body)
+        told = self._receipt(exchange, "handled")
+        if exchange.ack == "checkpointed":
+            await asyncio.to_thread(self.node.recorder.log.checkpoint)
+            self._receipt(exchange, "checkpointed")
+        return told
 
-    async def _stream(
-        self,
-        handler: Handler,
-        request: Any,
-        context: Any,
-        permitted: Permitted,
-        exchange: Exchange,
-        credit: asyncio.Event,
-    ) -> None:
-        action = permitted.message.header.action
+    async def _stream(self, handler: Handler, request: Any, context: Any, running: _Running) -> bool:
+        exchange, credit, action = running.exchange, running.credit, running.permitted.message.header.action
         items = handler.function(request, context)
         try:
             async for item in items:
-                self._still_holds(permitted)  # (16), at every item
+                self._hold(running)  # at every item
                 body = encode_answer(handler.answer, item)
                 while exchange.next_index >= exchange.allowed:
                     credit.clear()
                     await credit.wait()
                 index = exchange.next_index
                 if not self.node.answer(Kind.ITEM, self.voice, exchange, action=action, body=body, stream_index=index):
-                    return
+                    return False
                 await asyncio.sleep(0)  # an item may leave before the next is made
-            self.node.answer(Kind.END, self.voice, exchange, action=action, body=b"", stream_index=exchange.next_index)
+            count = exchange.next_index
+            return self.node.answer(Kind.END, self.voice, exchange, action=action, body=b"", stream_index=count)
         finally:
             await items.aclose()
 
@@ -206,6 +202,14 @@ class Service:
         if kind is Kind.REQUEST and handler.answer is None:
             raise HandlerMissing("handler.missing", f"{self.agent.name} takes {action!r} by send only: it has no reply")
         return handler
+
+    def _hold(self, running: _Running) -> None:
+        """(16) Go on, or stop for a reason that is not the handler's."""
+        try:
+            self._still_holds(running.permitted)
+        except AgentBusError as error:
+            running.verdict = error
+            raise
 
     def _still_holds(self, permitted: Permitted) -> None:
         """The chain and the sender's key, against what is known of revocations now."""
@@ -228,12 +232,12 @@ class Service:
             raise Rejected(code, f"{message.header.sender}: its key, instance or principal counts no more")
         decide(message, trust=trust, policy=self.node.policy, now=now, age=0)  # ceilings, rights and targets of now
 
-    def _receipt(self, exchange: Exchange, level: str) -> None:
-        self.node.answer(Kind.RECEIPT, self.voice, exchange, action=level, body=b"")
+    def _receipt(self, exchange: Exchange, level: str) -> bool:
+        return self.node.answer(Kind.RECEIPT, self.voice, exchange, action=level, body=b"")
 
-    def _fail(self, exchange: Exchange, error: AgentBusError) -> None:
+    def _fail(self, exchange: Exchange, error: AgentBusError) -> bool:
         error.details.setdefault("by", self.voice.identity.id)
-        self.node.answer(Kind.ERROR, self.voice, exchange, action="error", body=problems.encode(error))
+        return self.node.answer(Kind.ERROR, self.voice, exchange, action="error", body=problems.encode(error))
 
 
 def policy_of(services: list[Service]) -> Policy:
