@@ -30,7 +30,7 @@ from agentbus.errors import (
 )
 from agentbus.identity import Identity
 from agentbus.log.base import LogStore
-from agentbus.protocol.engine import Engine, ToSign
+from agentbus.protocol.engine import Engine, Ready, ToSign
 from agentbus.protocol.events import Answered, Asked, Ended, Event, Steered
 from agentbus.protocol.exchange import Exchange
 from agentbus.runtime.clock import Clock
@@ -299,7 +299,7 @@ class Node:
             self.recorder.sent(frames, self.source.trust, self.clock.now())  # on the record before any leaves
             for ready in frames:
                 if not ready.route.offer(ready.frame):
-                    self._undeliverable(ready.draft.digest)
+                    self._undeliverable(ready)
         self._rearm()
 
     def _unsigned(self, batch: ToSign, code: str) -> None:
@@ -309,9 +309,13 @@ class Node:
             if waiter is not None:
                 waiter.failed(Rejected(code, f"{batch.local.principal.short} itself counts no more: it signs nothing"))
 
-    def _undeliverable(self, digest: bytes) -> None:
-        self.recorder.unsent(digest, "the connection takes no more", self.clock.now())
+    def _undeliverable(self, ready: Ready) -> None:
+        """The connection is full, or has just broken: over another one it may still go."""
+        digest = ready.draft.digest
         exchange = self._engine.asked_by(digest)
+        if exchange is not None and self._send_again(exchange, but=ready.route):
+            return
+        self.recorder.unsent(digest, "the connection takes no more", self.clock.now())
         if exchange is not None:
             self._engine.end(exchange, "lose")
         waiter = self._waiters.pop(digest, None)
@@ -366,7 +370,8 @@ class Node:
             if isinstance(event, Ended):
                 self._ended(event)
             elif event.exchange.role == "caller":
-                self._send_again(event.exchange)
+                if not self._send_again(event.exchange, but=connection):
+                    self._lose(event.exchange)
             else:
                 asyncio.get_running_loop().call_later(ORPHANED, self._orphaned, event.exchange, connection)
         if len(self._suspects) > 1024:
@@ -387,18 +392,25 @@ class Node:
 
     # ── at least once: when a connection breaks ──────────────────────────────────────────────────────────────────
 
-    def _send_again(self, exchange: Exchange) -> None:
-        """The same frame over a new connection to the same instance. Whoever knows it runs nothing twice."""
+    def _send_again(self, exchange: Exchange, *, but: Connection) -> bool:
+        """The same frame over a new connection to the same instance. Whoever knows it runs nothing twice.
+
+        Returns:
+            False: it did not go: the instance is gone, there is no other connection than ``but``, or it went too often.
+        """
         party = exchange.party
         known = self.source.trust.instances_of(party.principal, self.clock.now())
         to = next((i for i in known if i.instance_id == party.instance and i.endpoints), None)
-        if to is not None and thumbprint(to.key) not in self.source.departed and not self._closed:
-            connection = self.transport.dial(to.endpoints[0], to.curve_key)
-            frame = self._engine.send_again(exchange, connection)
-            if frame is not None and connection.offer(frame):
-                asyncio.get_running_loop().call_later(UNHEARD, self._give_up, exchange, connection)
-                return
-        self._lose(exchange)
+        if to is None or thumbprint(to.key) in self.source.departed or self._closed:
+            return False
+        connection = self.transport.dial(to.endpoints[0], to.curve_key)
+        if connection is but:
+            return False
+        frame = self._engine.send_again(exchange, connection)
+        if frame is None or not connection.offer(frame):
+            return False
+        asyncio.get_running_loop().call_later(UNHEARD, self._give_up, exchange, connection)
+        return True
 
     def _give_up(self, exchange: Exchange, connection: Connection) -> None:
         if exchange.unheard and exchange.route is connection:

@@ -1,0 +1,79 @@
+"""Step 1: frames take turns by key, bounded, in order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentbus.runtime.turns import FIXED, FRAMES, QUANTUM, Turns
+
+KEYS = st.sampled_from(["a", "b", "c"])
+
+
+def drain(turns: Turns[Any]) -> list[Any]:
+    taken = []
+    while (item := turns.take()) is not None:
+        taken.append(item)
+    return taken
+
+
+@given(st.lists(st.tuples(KEYS, st.integers(0, 3 * QUANTUM))))
+def test_everything_comes_out_once_and_each_key_keeps_its_order(frames: list[tuple[str, int]]) -> None:
+    turns: Turns[tuple[str, int]] = Turns()
+    pushed = defaultdict(list)
+    for n, (key, size) in enumerate(frames):
+        assert turns.push(key, (key, n), size)
+        pushed[key].append((key, n))
+    assert turns.waiting == len(frames)
+    taken = drain(turns)
+    assert len(taken) == len(frames) and turns.waiting == 0
+    for key, items in pushed.items():
+        assert [item for item in taken if item[0] == key] == items
+
+
+def test_a_flood_waits_behind_itself() -> None:
+    """Four thousand frames of one key wait; one frame of another is next but for one turn of the flood's."""
+    turns: Turns[str] = Turns()
+    for _ in range(FRAMES):
+        turns.push("flood", "flood", 500)
+    turns.push("quiet", "quiet", 500)
+    taken = drain(turns)
+    assert taken.index("quiet") <= QUANTUM // (500 + FIXED) + 1
+
+
+@given(st.lists(st.integers(0, 60_000), min_size=30, max_size=60), st.lists(st.integers(0, 60_000), min_size=30))
+def test_two_floods_share_by_what_they_cost(one: list[int], other: list[int]) -> None:
+    """While both wait, neither is ahead of the other by more than a turn and a frame."""
+    turns: Turns[tuple[str, int]] = Turns()
+    for key, sizes in (("one", one), ("other", other)):
+        for size in sizes:
+            turns.push(key, (key, size), size)
+    spent = {"one": 0, "other": 0}
+    left = {"one": len(one), "other": len(other)}
+    while min(left.values()) > 0:
+        item = turns.take()
+        assert item is not None
+        spent[item[0]] += item[1] + FIXED
+        left[item[0]] -= 1
+        assert abs(spent["one"] - spent["other"]) <= 2 * (QUANTUM + 60_000 + FIXED)
+
+
+def test_a_key_may_have_so_many_frames_waiting_and_so_many_bytes() -> None:
+    turns: Turns[int] = Turns(frames=3, size=1000)
+    assert [turns.push("a", n, 10) for n in range(4)] == [True, True, True, False]
+    assert turns.push("b", 1, 900) and not turns.push("b", 2, 200)
+    assert turns.waiting == 4
+    assert turns.push("c", 9, 5000), "one frame always fits: its size has its own limit"
+    assert len(drain(turns)) == 5
+    assert turns.push("a", 1, 10), "what was taken makes room"
+
+
+def test_a_key_that_was_served_leaves_nothing_behind() -> None:
+    turns: Turns[int] = Turns()
+    for key in range(1000):
+        turns.push(key, key, 1)
+    drain(turns)
+    assert not turns._queues and not turns._order
