@@ -91,7 +91,7 @@ def find_url(url: str | None = None) -> BusUrl:
     Raises:
         ConfigError: ``config.no_bus``, ``config.url``, ``config.unpinned``, ``config.profile``.
     """
-    text = url or os.environ.get("AGENTBUS_URL")
+    text = url or os.environ.get("AGENTBUS_URL") or None
     pinned = _profile_url()
     if text is None:
         if pinned is None:

@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "agent": ("people", "agent"),
     "bench": ("bench.command", "bench"),
     "demo": ("demo.command", "demo"),
+    "dev": ("dev.command", "dev"),
     "grant": ("grant", "grant"),
     "init": ("node", "init"),
     "log": ("log.group", "log"),
