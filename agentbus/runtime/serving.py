@@ -16,6 +16,7 @@ from agentbus.delegation.decide import Policy, Rule, decide
 from agentbus.delegation.messages import Permitted
 from agentbus.delegation.trust import NeedsTrust
 from agentbus.errors import AgentBusError, Cancelled, HandlerFailed, HandlerMissing, Rejected
+from agentbus.log.entry import Outcome
 from agentbus.protocol.events import Asked, Ended, Steered
 from agentbus.protocol.exchange import Exchange
 from agentbus.runtime import problems
@@ -42,6 +43,13 @@ class _Running:
     verdict: AgentBusError | None = None
     why: str = ""  # how its handler ended
     told: bool = False  # a frame says so
+
+    @property
+    def outcome(self) -> Outcome:
+        """Returned, raised, or stopped by something else than itself."""
+        if self.verdict is not None or not self.why:
+            return Outcome.CANCELLED
+        return Outcome.RESULT if self.why == "returned" else Outcome.ERROR
 
 
 class Service:
@@ -91,8 +99,8 @@ class Service:
         """However the task ended, even before its first step: nobody is left without an answer, and nothing is kept."""
         self._running.pop(running.exchange.digest, None)
         if not running.told:
-            why = running.verdict.code if running.verdict else running.why or running.exchange.state
-            self.node.tape(running.exchange.digest).ended(why)
+            why = running.verdict.code if running.verdict else running.why
+            self.node.tape(running.exchange.digest).ended(why or running.exchange.state, running.outcome)
         if not running.exchange.done:
             stopped = HandlerFailed("handler.failed", f"{self.voice.identity.id.short} stopped before it answered")
             self._fail(running.exchange, running.verdict or stopped)

@@ -98,7 +98,7 @@ class Tape(Protocol):
         """The handler had waited for a place, and begins."""
         ...
 
-    def ended(self, why: str) -> None:
+    def ended(self, why: str, outcome: Outcome) -> None:
         """The handler ended, and no frame says so."""
         ...
 
@@ -230,8 +230,8 @@ class Recording:
     def started(self) -> None:
         self._write(StepKind.START, "start")
 
-    def ended(self, why: str) -> None:
-        self._write(StepKind.END, why)
+    def ended(self, why: str, outcome: Outcome) -> None:
+        self._write(StepKind.END, why, outcome=outcome)
 
     def _count(self, step: StepKind, name: str) -> int:
         number = self._counts[step, name] = self._counts.get((step, name), 0) + 1

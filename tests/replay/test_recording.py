@@ -135,7 +135,7 @@ async def test_what_failed_is_recorded_as_it_failed(net: Network) -> None:
         (StepKind.REQUIRE, "docs:read", Outcome.RESULT),
         (StepKind.REQUIRE, "docs:write", Outcome.ERROR),
         (StepKind.CALL, "wait", Outcome.CANCELLED),
-        (StepKind.END, "cancelled", Outcome.RESULT),
+        (StepKind.END, "cancelled", Outcome.CANCELLED),
     ]
     faults = [decode_fault(result(net, s) or b"") for s in steps(net) if s.outcome == Outcome.ERROR]
     assert isinstance(faults[0], TimeoutError) and str(faults[0]) == "no answer from the shop"
