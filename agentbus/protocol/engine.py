@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from agentbus.crypto.cache import SignatureCache
+from agentbus.crypto.signing import Purpose
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.decide import Policy, decide
 from agentbus.delegation.grant import chain_digest
@@ -26,7 +27,7 @@ from agentbus.protocol.kept import Kept
 from agentbus.protocol.opening import Party, open_envelope
 from agentbus.protocol.sealing import Batch, Draft, commit_body
 from agentbus.protocol.seen import ReplayWindow
-from agentbus.wire.header import ANSWERING, OPENING, Header, Kind, encode_header
+from agentbus.wire.header import ANSWERING, OPENING, Flag, Header, Kind, encode_header
 from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import LIMITS, Limits
 
@@ -85,11 +86,19 @@ class Engine:
         entropy: ``n`` → n random bytes: message ids and salts.
         limits: Bounds of the wire.
         max_exchanges: Open exchanges, both roles together.
+        purpose: BATCH, or REPLAY_BATCH for a replay run: the two never accept each other's messages.
     """
 
     def __init__(
-        self, entropy: Callable[[int], bytes], *, limits: Limits = LIMITS, max_exchanges: int = 100_000
+        self,
+        entropy: Callable[[int], bytes],
+        *,
+        limits: Limits = LIMITS,
+        max_exchanges: int = 100_000,
+        purpose: Purpose = Purpose.BATCH,
     ) -> None:
+        self.purpose = purpose
+        self._flags = int(Flag.REPLAY) if purpose is Purpose.REPLAY_BATCH else 0
         self._entropy = entropy
         self._limits = limits
         self._max = max_exchanges
@@ -267,7 +276,7 @@ class Engine:
             recipient, instance, peer_seq, None, stream_index, in_reply_to, cause, action, now,
             min(deadline, now + self._limits.lifetime), "application/json", len(body), commit_body(salt, body),
             chain_digest(chain), chain_digest(handover) if handover else None, trust.size, trust.revocation_seq, None,
-            None, 0, extensions or [],
+            None, self._flags, extensions or [],
         )  # fmt: skip
         return Draft(encode_header(header), chain, handover, salt, body)
 
@@ -310,7 +319,7 @@ class Engine:
         try:
             message = open_envelope(
                 data, me=self._me, trust=trust, now=now, seen=self._window.seen, exchanges=self._party, peer=peer,
-                limits=self._limits, cache=self._cache,
+                limits=self._limits, cache=self._cache, purpose=self.purpose,
             )  # fmt: skip
         except AgentBusError as error:
             return Refused(error, error.about, error.digest, route)

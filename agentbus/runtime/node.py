@@ -87,6 +87,7 @@ class Node:
         log: The node's log.
         log_key: Raw public key of the log.
         server: What answers synchronisation, on a directory's node.
+        purpose: What this node's signatures are for, and the only ones it accepts: BATCH, or REPLAY_BATCH.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Node:
         clock: Clock,
         server: Server | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
+        purpose: Purpose = Purpose.BATCH,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -110,7 +112,7 @@ class Node:
         self.server = server
         self._curve_key = curve_key
         self._entropy = entropy
-        self._engine = Engine(entropy)
+        self._engine = Engine(entropy, purpose=purpose)
         self.inbound = Inbound(
             engine=self._engine, source=source, recorder=self.recorder, clock=clock, deliver=self._deliver,
             repeated=self._repeated, wake=self.wake, spawn=self.spawn,
@@ -293,7 +295,7 @@ class Node:
             if voice is None or code is not None:
                 self._unsigned(batch, code or "agent.gone")
                 continue
-            self._engine.attach(batch, sign(voice.key, Purpose.BATCH, batch.batch.to_sign))
+            self._engine.attach(batch, sign(voice.key, self._engine.purpose, batch.batch.to_sign))
         frames = self._engine.take_frames()
         if frames:
             self.recorder.sent(frames, self.source.trust, self.clock.now())  # on the record before any leaves
