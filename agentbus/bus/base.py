@@ -113,6 +113,11 @@ class Bus(Caller):
         return self._voice.identity.id
 
     @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where others dial this node; empty when it only dials out, so that nobody can ask it anything."""
+        return self._node.transport.endpoints
+
+    @property
     def authority(self) -> Authority:
         """The standing grant of this bus's own identity."""
         return self._voice.standing

@@ -18,7 +18,7 @@ COMMANDS: Final = {
     "log": ("log.group", "log"),
     "request": ("node", "request"),
     "run": ("node", "run"),
-    "status": ("node", "status"),
+    "status": ("status", "status"),
     "up": ("up", "up"),
     "user": ("people", "user"),
 }

@@ -1,15 +1,17 @@
-"""``init``, ``status``, ``run`` and ``request``: what one does with a bus that is there."""
+"""``init``, ``run`` and ``request``: what one does with a bus that is there."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from agentbus.cli.notify import notify
 from agentbus.cli.output import as_option, json_option, run_async, say
 from agentbus.errors import ConfigError
 
@@ -30,37 +32,16 @@ def init(url: str, as_json: bool) -> None:
     say({"profile": str(path)}, f"profile {path}", as_json=as_json)
 
 
-@click.command()
-@as_option
-@json_option
-def status(name: str | None, as_json: bool) -> None:
-    """Exit 0 when this identity is registered, and the directory reachable and fresh."""
-    run_async(_status(name, as_json))
-
-
-async def _status(name: str | None, as_json: bool) -> None:
-    async with open_bus(name, listen="") as bus:
-        trust, age = bus._node.source.trust, bus._node.source.age()
-        found = {
-            "id": bus.id,
-            "domain": trust.domain,
-            "directory_size": trust.size,
-            "age_ms": None if age is None else age // 1000,
-            "max_age_ms": trust.max_age // 1000,
-            "ready": True,
-        }
-        text = f"{bus.id} is registered; directory of {trust.size} entries, heard {(age or 0) // 1000} ms ago"
-        say(found, text, as_json=as_json)
-
-
 def open_bus(name: str | None, *, listen: str | None = None) -> Any:
     """The bus of a command: as NAME, else AGENTBUS_IDENTITY, else user/operator."""
-    import os
-
     from agentbus.bus import Bus
 
-    who = name or os.environ.get("AGENTBUS_IDENTITY") or "user/operator"
-    return Bus.connect(identity=who, listen=listen)
+    return Bus.connect(identity=speaker(name), listen=listen)
+
+
+def speaker(name: str | None) -> str:
+    """Who speaks: NAME, else AGENTBUS_IDENTITY, else user/operator."""
+    return name or os.environ.get("AGENTBUS_IDENTITY") or "user/operator"
 
 
 @click.command()
@@ -101,9 +82,16 @@ def load_agent(target: str) -> Any:
 async def _run(agent: Any, name: str | None, ready_file: Path | None) -> None:
     from agentbus.bus import Bus
 
+    def ready() -> None:
+        if ready_file is not None:
+            ready_file.write_text(f"{bus.id}\n")
+        notify("READY=1")
+
     async with Bus.connect(identity=name or agent.name) as bus:
-        click.echo(f"{bus.id} is served; stop with Ctrl-C", err=True)
-        await bus.run(agent, ready=(lambda: ready_file.write_text(f"{bus.id}\n")) if ready_file else None)
+        where = " ".join(bus.endpoints) or "it dials out only: it can ask, and cannot be asked"
+        click.echo(f"{bus.id} is served ({where}); stop with Ctrl-C", err=True)
+        await bus.run(agent, ready=ready)
+        notify("STOPPING=1")
 
 
 @click.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from agentbus.cli.notify import notify
 from agentbus.cli.output import json_option, run_async
 from agentbus.connect import profile_path, save_profile
 from agentbus.errors import ConfigError
@@ -18,6 +19,7 @@ from agentbus.home import home, key_path
 @click.option("--data", type=click.Path(path_type=Path), default=None, help="Where the directory lives.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7400, show_default=True, help="0: any free port.")
+@click.option("--advertise", default=None, metavar="HOST[:PORT]", help="Where others find it, if not at --host.")
 @click.option("--domain", default=None, help="The trust domain of a new directory (agents.local).")
 @click.option(
     "--max-directory-age",
@@ -27,12 +29,18 @@ from agentbus.home import home, key_path
     help="Of a new directory: seconds after which nodes that no longer hear it refuse new work.",
 )
 @json_option
-def up(data: Path | None, host: str, port: int, domain: str | None, max_directory_age: int, as_json: bool) -> None:
+def up(
+    data: Path | None, host: str, port: int, advertise: str | None, domain: str | None, max_directory_age: int,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Run the directory. On an empty folder: make its keys, the trust domain, user/operator and the profile."""
-    run_async(_up(data or home() / "directory", host, port, domain, max_directory_age, as_json))
+    where = None if advertise is None else f"tcp://{advertise}{'' if ':' in advertise else ':*'}"
+    run_async(_up(data or home() / "directory", host, port, where, domain, max_directory_age, as_json))
 
 
-async def _up(data: Path, address: str, port: int, domain: str | None, max_age: int, as_json: bool) -> None:
+async def _up(
+    data: Path, address: str, port: int, advertise: str | None, domain: str | None, max_age: int, as_json: bool
+) -> None:
     import asyncio
 
     from agentbus.host import DirectoryHost, make_operator
@@ -41,7 +49,8 @@ async def _up(data: Path, address: str, port: int, domain: str | None, max_age: 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    host = DirectoryHost(data, listen=f"tcp://{address}:{port or '*'}", domain=domain, max_age=max_age)
+    listen = f"tcp://{address}:{port or '*'}"
+    host = DirectoryHost(data, listen=listen, domain=domain, advertise=advertise, max_age=max_age)
     path = key_path("user/operator")
     if not (data / "keys").exists() and path.exists():
         raise ConfigError("config.in_use", f"{path} belongs to another directory; set AGENTBUS_HOME to another folder")
@@ -55,6 +64,8 @@ async def _up(data: Path, address: str, port: int, domain: str | None, max_age: 
         click.echo(json.dumps({"bus": url, "domain": host.core.domain}) if as_json else f"bus {url}")
         if not as_json:
             click.echo(f"trust domain {host.core.domain}; data {data}; profile {profile_path()}; stop with Ctrl-C")
+        notify("READY=1")
         await stop.wait()
+        notify("STOPPING=1")
     finally:
         await host.aclose()

@@ -229,6 +229,26 @@ async def test_what_others_are_told_to_dial_is_configurable() -> None:
         assert alice.endpoint == "tcp://planner.example:7000"
 
 
+@pytest.mark.parametrize(
+    ("listen", "advertise"),
+    [
+        ("tcp://0.0.0.0:*", None),
+        ("tcp://*:*", None),
+        ("tcp://127.0.0.1:*", "tcp://0.0.0.0:*"),
+        ("tcp://127.0.0.1:*", "planner.example:7500"),
+        ("tcp://127.0.0.1:*", "ipc:///tmp/x"),
+        ("tcp://127.0.0.1:*", "tcp://planner.example"),
+    ],
+)
+async def test_nobody_is_told_an_address_that_cannot_be_dialled(listen: str, advertise: str | None) -> None:
+    transport = ZmqTransport(
+        secret_key=bytes(secret("bob")), public_key=public("bob"), listen=listen, advertise=advertise
+    )
+    with pytest.raises(ConfigError) as caught:
+        await transport.open(RecordingSink())
+    assert caught.value.code == "config.advertise"
+
+
 async def test_an_address_in_use_is_an_error_that_leaves_nothing_behind() -> None:
     async with zmq_party("alice") as alice:
         threads = threading.active_count()

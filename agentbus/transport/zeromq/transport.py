@@ -15,13 +15,18 @@ from weakref import WeakValueDictionary
 
 import zmq
 
-from agentbus.errors import ProgrammingError, Unavailable
+from agentbus.errors import ConfigError, ProgrammingError, Unavailable
 from agentbus.transport.base import Connection, Sink
 from agentbus.transport.common import MAX_FRAME, check_key
 from agentbus.transport.zeromq.dialled import Dialled
 from agentbus.transport.zeromq.listener import Listener
-from agentbus.transport.zeromq.sockets import LINGER, Settings
+from agentbus.transport.zeromq.sockets import LINGER, Settings, can_dial
 
+CODES: Final = {
+    "config.advertise": "Others must be told an address that they can dial: a host name or IPv4 address, and a port.",
+}
+
+EVERYWHERE: Final = ("tcp://0.0.0.0:", "tcp://*:")
 MAX_SOCKETS: Final = 16_384  # libzmq's 1,023 would be about 340 dialled peers: each needs three
 
 
@@ -75,7 +80,7 @@ class ZmqTransport:
         """Bind, if it listens, and begin to deliver.
 
         Raises:
-            ConfigError: ``config.transport``: the address cannot be bound.
+            ConfigError: ``config.transport``: the address cannot be bound; ``config.advertise``.
         """
         if self._sink is not None or self._closing is not None:
             raise ProgrammingError("usage", "a transport is opened once")
@@ -146,9 +151,19 @@ async def _terminate(context: zmq.Context[zmq.Socket[bytes]]) -> None:
 
 
 def _advertised(bound: str, advertise: str | None) -> str:
-    if advertise is None:
-        return bound
-    return advertise.removesuffix("*") + bound.rsplit(":", 1)[1] if advertise.endswith(":*") else advertise
+    """What others are told to dial.
+
+    Raises:
+        ConfigError: ``config.advertise``.
+    """
+    found = advertise or bound
+    if found.endswith(":*"):
+        found = found.removesuffix("*") + bound.rsplit(":", 1)[1]
+    if found.startswith(EVERYWHERE):
+        raise ConfigError("config.advertise", f"{found} is every address here; advertise the one to dial")
+    if not can_dial(found):
+        raise ConfigError("config.advertise", f"{found!r} cannot be dialled; write tcp://HOST:PORT or tcp://HOST:*")
+    return found
 
 
 def _affordable_connections() -> int:
