@@ -294,7 +294,7 @@ def _refusals_of(name: str, log: LogFolder) -> Iterator[dict[str, Any]]:
 
 def _message(name: str, log: LogFolder, entry: LoggedMessage, header: Header) -> Message:
     chain = log.blob(entry.chain)
-    body = log.blob(entry.body) if entry.body is not None else None
+    body = log.box(entry.body).data if entry.body is not None else None
     authority: Authority | None = None
     if chain is not None:
         try:

@@ -92,34 +92,19 @@ def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) ->
     return root
 
 
-class Tree:
-    """A growing tree that keeps every level, so that roots and proofs of any size cost O(log n).
-
-    Memory: 64 bytes and two Python objects a leaf. For a root alone use :class:`Frontier`.
-    """
-
-    def __init__(self, leaves: Sequence[bytes] = ()) -> None:
-        self._levels: list[list[bytes]] = [[]]
-        for leaf in leaves:
-            self.append(leaf)
+class Proofs:
+    """Roots and proofs of any size of a tree whose inner nodes can be asked for."""
 
     def __len__(self) -> int:
-        return len(self._levels[0])
+        raise NotImplementedError
 
-    def append(self, leaf: bytes) -> None:
-        """Add one leaf hash."""
-        self._levels[0].append(leaf)
-        height = 0
-        while len(self._levels[height]) % 2 == 0:
-            left, right = self._levels[height][-2:]
-            height += 1
-            if height == len(self._levels):
-                self._levels.append([])
-            self._levels[height].append(node_hash(left, right))
+    def node(self, height: int, index: int) -> bytes:
+        """The hash over leaves [index · 2^height, (index + 1) · 2^height), all of them there."""
+        raise NotImplementedError
 
     def leaf(self, index: int) -> bytes:
         """The leaf hash at ``index``."""
-        return self._levels[0][index]
+        return self.node(0, index)
 
     def root(self, size: int | None = None) -> bytes:
         """The root of the first ``size`` leaves."""
@@ -145,7 +130,7 @@ class Tree:
         count = end - start
         height = count.bit_length() - 1
         if count == 1 << height and start % count == 0:
-            return self._levels[height][start >> height]
+            return self.node(height, start >> height)
         split = _split(count)
         return node_hash(self._range(start, start + split), self._range(start + split, end))
 
@@ -164,6 +149,36 @@ class Tree:
         if first <= middle:
             return [*self._subproof(first, start, middle, whole), self._range(middle, end)]
         return [*self._subproof(first, middle, end, False), self._range(start, middle)]
+
+
+class Tree(Proofs):
+    """A growing tree that keeps every level, so that roots and proofs of any size cost O(log n).
+
+    Memory: 64 bytes and two Python objects a leaf. For a root alone use :class:`Frontier`.
+    """
+
+    def __init__(self, leaves: Sequence[bytes] = ()) -> None:
+        self._levels: list[list[bytes]] = [[]]
+        for leaf in leaves:
+            self.append(leaf)
+
+    def __len__(self) -> int:
+        return len(self._levels[0])
+
+    def node(self, height: int, index: int) -> bytes:
+        """The hash over leaves [index · 2^height, (index + 1) · 2^height)."""
+        return self._levels[height][index]
+
+    def append(self, leaf: bytes) -> None:
+        """Add one leaf hash."""
+        self._levels[0].append(leaf)
+        height = 0
+        while len(self._levels[height]) % 2 == 0:
+            left, right = self._levels[height][-2:]
+            height += 1
+            if height == len(self._levels):
+                self._levels.append([])
+            self._levels[height].append(node_hash(left, right))
 
 
 class Frontier:

@@ -7,14 +7,25 @@ from typing import Protocol
 
 
 class LogStore(Protocol):
-    """An append-only list of entries and a set of blobs. What was appended is never changed, moved or dropped.
+    """An append-only list of entries, a set of blobs, and boxes that can be erased.
 
-    One thread appends; :meth:`checkpoint`, :meth:`sync` and :meth:`root` may run in another meanwhile.
+    What was appended is never changed, moved or dropped. One thread appends; :meth:`checkpoint`, :meth:`sync` and
+    :meth:`root` may run in another meanwhile.
     """
+
+    @property
+    def origin(self) -> str:
+        """``agentbus.<trust domain>/<node>/<epoch>``."""
+        ...
 
     @property
     def size(self) -> int:
         """How many entries are on the record: the index of the next one."""
+        ...
+
+    @property
+    def published(self) -> bytes | None:
+        """The newest checkpoint that was signed over this log, if there is one."""
         ...
 
     def append(self, entries: Sequence[bytes]) -> None:
@@ -25,7 +36,7 @@ class LogStore(Protocol):
         ...
 
     def put_blob(self, data: bytes) -> bytes:
-        """Keep ``data`` and return its SHA-256. The same data is kept once.
+        """Keep ``data`` for ever and return its SHA-256. The same data is kept once.
 
         Put a blob before the entry that names it: the other order could leave an entry that names nothing.
         """
@@ -33,6 +44,21 @@ class LogStore(Protocol):
 
     def blob(self, digest: bytes) -> bytes | None:
         """The blob of this digest; None when there is none."""
+        ...
+
+    def put_box(self, data: bytes) -> bytes:
+        """Keep ``data`` encrypted under a fresh key until it is erased; returns the name an entry uses for it.
+
+        Put a box before the entry that names it.
+        """
+        ...
+
+    def box(self, name: bytes) -> bytes | None:
+        """What the box of this name holds; None where there is none or its key was destroyed."""
+        ...
+
+    def erase(self, name: bytes) -> bool:
+        """Destroy the key of a box, durably. False where there is no such box or it was erased before."""
         ...
 
     def root(self) -> bytes:
@@ -45,6 +71,21 @@ class LogStore(Protocol):
 
     def checkpoint(self) -> bytes:
         """Sign and publish a checkpoint over what is on the record now; the same one while nothing is new."""
+        ...
+
+    def keep_note(self, origin: str, size: int, note: bytes) -> None:
+        """Remember the newest note of another node's log; it outlives this process and this log."""
+        ...
+
+    def kept_notes(self) -> dict[str, bytes]:
+        """The newest notes of other logs, by origin."""
+        ...
+
+    def roll_back(self, note: bytes) -> None:
+        """A note of this very log, signed by its key, that this log does not lead to: it was restored from a backup.
+
+        It is kept as evidence; nothing is appended or signed here any more.
+        """
         ...
 
     def close(self) -> None:

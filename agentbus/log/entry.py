@@ -330,6 +330,13 @@ def dropped(index: int, instant: int, *, connection: bytes | None, count: int) -
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def kind_of(data: bytes) -> int:
+    """The kind an entry's bytes claim to be of, without reading further; 0 where they are no entry."""
+    if len(data) > 3 and 0x90 < data[0] < 0xA0:
+        return data[1]
+    return data[3] if len(data) > 3 and data[0] == 0xDC else 0
+
+
 class _Is(NamedTuple):
     """What one position may hold."""
 

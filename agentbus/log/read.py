@@ -1,8 +1,11 @@
 """Reading a log's folder without writing to it, locking it or believing it.
 
 Rule 1: damage is reported with its place and reading goes on behind it where that is possible: an auditor wants to know
-all of it. Rule 2: nothing here is verified but that a blob is the one of its digest. Rule 3: the entries' extent is
-taken before the blobs are read, because a writer puts blobs first: so a log that is being written reads whole.
+all of it.
+Rule 2: nothing here is verified but that a blob or box is the one of its digest.
+Rule 3: the entries' extent is taken before blobs and boxes are read, because a writer puts those first: so a log that
+is being written reads whole.
+Rule 4: memory is a window of each file and 16 bytes for each blob and box.
 """
 
 from __future__ import annotations
@@ -10,12 +13,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
+from agentbus.crypto.box import ERASED, KEY, box_name, open_box
 from agentbus.crypto.note import Checkpoint
 from agentbus.errors import LogError, Malformed
 from agentbus.log.checkpoint import read_checkpoint
-from agentbus.log.records import HEAD, Bad, blob_segment, entry_segment, scan
+from agentbus.log.index import Index, Place
+from agentbus.log.records import (
+    BOX_HEAD,
+    HEAD,
+    KEYS,
+    MAX_RECORD,
+    Bad,
+    Record,
+    blob_segment,
+    box_segment,
+    entry_segment,
+    scan,
+)  # fmt: skip
 
 CODES: Final = {
     "log.missing": "There is no log in this folder.",
@@ -23,6 +39,8 @@ CODES: Final = {
 
 STATEMENT: Final = b"\x95\x03"
 """How an encoded instance statement begins: an array of five, the first of them ``statements.INSTANCE``."""
+WINDOW: Final = 1024 * 1024
+"""Bytes of a file that are in memory at once, unless one record is longer."""
 
 
 class Damage(NamedTuple):
@@ -44,24 +62,40 @@ class Numbered(NamedTuple):
     data: bytes
 
 
-class _Place(NamedTuple):
-    segment: int
-    offset: int
+class Unit(NamedTuple):
+    """A part of the entries that can be read apart from the others."""
+
+    place: Place
+    position: int  # of its first entry
+    entries: int
+
+
+class Box(NamedTuple):
+    """What became of a box: its content, or None with whether its key was erased, or what is wrong with it."""
+
+    data: bytes | None
+    erased: bool = False
+    problem: str = ""
+
+
+NO_BOX: Final = Box(None)
 
 
 class LogFolder:
-    """What a folder holds. Make one with :func:`read_log`."""
+    """What a folder holds. Make one with :func:`read_log`. It can be pickled, so that several processes read it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.note = _bytes_of(folder / "checkpoint")
         self.damage: list[Damage] = []
-        """Damage of the blobs and of the files; that of entries is found by :meth:`entries`."""
+        """Damage of the blobs, boxes and files; that of entries is found by :meth:`entries`."""
         self.statements: list[bytes] = []
         """Digests of blobs that look like instance statements."""
         self._extents = [path.stat().st_size for path in self._segments(entry_segment)]
-        self._places: dict[bytes, _Place] = {}
-        self._index_blobs()
+        self._blobs = Index(self._scan_blobs())
+        self._boxes = Index(self._scan_boxes())
+        self._window: tuple[int, int, bytes] = (0, 0, b"")  # of the boxes: segment, offset, bytes
+        self._keys: tuple[int, bytes] = (0, b"")  # of their keys: offset, bytes
 
     @property
     def said(self) -> Checkpoint | None:
@@ -76,50 +110,164 @@ class LogFolder:
         """Whose log the checkpoint note says this is."""
         return self.said.origin if self.said else None
 
-    def entries(self) -> Iterator[Numbered | Damage]:
-        """The entries in order, and the damage between them. Behind a record with a bad checksum it goes on."""
-        position = 0
-        for number, extent in enumerate(self._extents):
-            name = entry_segment(number)
+    # ── entries ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def entries(self, unit: Unit | None = None) -> Iterator[Numbered | Damage]:
+        """The entries in order, or those of one unit, and the damage between them.
+
+        Behind a record with a bad checksum it goes on; where a length cannot be right, with the next segment.
+        """
+        start, position = (unit.place, unit.position) if unit else (Place(0, 0), 0)
+        end = position + unit.entries if unit else None
+        for number in range(start.segment, len(self._extents)):
+            name, base = entry_segment(number), start.offset if number == start.segment else 0
             with (self.folder / name).open("rb") as file:
-                data = file.read(extent)
-            for found in scan(data):
-                if isinstance(found, Bad):
-                    yield Damage(name, found.offset, found.reason, found.torn and number == len(self._extents) - 1)
-                else:
-                    yield Numbered(position, found.data)
-                position += 1
+                for found in scan_file(file, base, self._extents[number]):
+                    if position == end:
+                        return
+                    if isinstance(found, Bad):
+                        yield Damage(name, found.offset, found.reason, found.torn and number == len(self._extents) - 1)
+                    else:
+                        yield Numbered(position, found.data)
+                    position += 1
+
+    def units(self, count: int) -> list[Unit]:
+        """All entries in parts of ``count``, found by hopping from length to length."""
+        units: list[Unit] = []
+        position, start, first = 0, Place(0, 0), 0
+        for number, extent in enumerate(self._extents):
+            with (self.folder / entry_segment(number)).open("rb") as file:
+                for offset in hop(file, extent):
+                    if position - first == count:
+                        units.append(Unit(start, first, count))
+                        first = position
+                    if position == first:
+                        start = Place(number, offset)
+                    position += 1
+        return [*units, Unit(start, first, position - first)] if position > first else units
+
+    def entry_at(self, position: int) -> bytes | None:
+        """One entry, or None where it is not there or damaged."""
+        for number, extent in enumerate(self._extents):
+            with (self.folder / entry_segment(number)).open("rb") as file:
+                for offset in hop(file, extent):
+                    if position == 0:
+                        found = next(scan_file(file, offset, extent))
+                        return found.data if isinstance(found, Record) else None
+                    position -= 1
+        return None
+
+    # ── blobs and boxes ──────────────────────────────────────────────────────────────────────────────────────────
 
     def blob(self, digest: bytes) -> bytes | None:
         """The blob of this digest, or None."""
-        place = self._places.get(digest)
-        if place is None:
-            return None
-        with (self.folder / blob_segment(place.segment)).open("rb") as file:
-            file.seek(place.offset)
-            (length, _) = HEAD.unpack(file.read(HEAD.size))
-            data = file.read(length)[32:]
-        return data if hashlib.sha256(data).digest() == digest else None
+        for place in self._blobs.places(digest):
+            with (self.folder / blob_segment(place.segment)).open("rb") as file:
+                file.seek(place.offset)
+                (length, _) = HEAD.unpack(file.read(HEAD.size))
+                data = file.read(length)[32:]
+            if hashlib.sha256(data).digest() == digest:
+                return data
+        return None
+
+    def box(self, name: bytes) -> Box:
+        """What became of the box of this name."""
+        for place in self._boxes.places(name):
+            record = self._box_record(place)
+            if len(record) < BOX_HEAD.size or box_name(record[BOX_HEAD.size :]) != name:
+                continue
+            (_, slot) = BOX_HEAD.unpack_from(record)
+            key = self._key(slot)
+            if key == ERASED:
+                return Box(None, erased=True)
+            try:
+                return Box(open_box(record[BOX_HEAD.size :], key))
+            except LogError as error:
+                return Box(None, problem=error.message)
+        return NO_BOX
+
+    def box_bytes(self, name: bytes) -> tuple[bytes, bytes] | None:
+        """A box as it stands on the disk, and its key; None where it is not there or was erased."""
+        for place in self._boxes.places(name):
+            record = self._box_record(place)
+            if box_name(record[BOX_HEAD.size :]) == name:
+                key = self._key(BOX_HEAD.unpack_from(record)[1])
+                return (record[BOX_HEAD.size :], key) if key != ERASED else None
+        return None
 
     def digests(self) -> Iterator[bytes]:
         """The digests of all blobs."""
-        return iter(self._places)
+        for path in self._segments(blob_segment):
+            with path.open("rb") as file:
+                for found in scan_file(file, 0, path.stat().st_size):
+                    if isinstance(found, Record):
+                        yield found.data[:32]
 
-    def _index_blobs(self) -> None:
+    def _key(self, slot: int) -> bytes:
+        """The key in a slot; zeros where it was destroyed or never was."""
+        at = slot * KEY - self._keys[0]
+        if not 0 <= at < len(self._keys[1]):
+            self._keys, at = (slot * KEY, self._read_keys(slot * KEY)), 0
+        return self._keys[1][at : at + KEY].ljust(KEY, b"\0")
+
+    def _read_keys(self, offset: int) -> bytes:
+        try:
+            with (self.folder / KEYS).open("rb") as file:
+                file.seek(offset)
+                return file.read(WINDOW // 16)
+        except (FileNotFoundError, OverflowError, OSError):
+            return b""
+
+    def _box_record(self, place: Place) -> bytes:
+        """A box's record, by way of a window, because boxes stand in the order of the entries that name them."""
+        segment, base, data = self._window
+        at = place.offset - base
+        if segment != place.segment or at < 0 or at + HEAD.size > len(data) or not _whole(data, at):
+            with (self.folder / box_segment(place.segment)).open("rb") as file:
+                file.seek(place.offset)
+                data = file.read(WINDOW)
+                if not _whole(data, 0):
+                    data += file.read(MAX_RECORD)
+            self._window = (place.segment, place.offset, data)
+            at = 0
+        (length, _) = HEAD.unpack_from(data, at)
+        return data[at + HEAD.size : at + HEAD.size + length]
+
+    def _scan_blobs(self) -> Iterator[tuple[bytes, Place]]:
         paths = self._segments(blob_segment)
         for number, path in enumerate(paths):
-            for found in scan(path.read_bytes()):
-                if isinstance(found, Bad):
-                    torn = found.torn and number == len(paths) - 1
-                    self.damage.append(Damage(path.name, found.offset, found.reason, torn))
-                    continue
-                digest, data = found.data[:32], found.data[32:]
-                if hashlib.sha256(data).digest() != digest:
-                    self.damage.append(Damage(path.name, found.offset, "a blob is not the one of its digest"))
-                    continue
-                self._places.setdefault(digest, _Place(number, found.offset))
-                if data.startswith(STATEMENT):
-                    self.statements.append(digest)
+            with path.open("rb") as file:
+                for found in scan_file(file, 0, path.stat().st_size):
+                    if isinstance(found, Bad):
+                        torn = found.torn and number == len(paths) - 1
+                        self.damage.append(Damage(path.name, found.offset, found.reason, torn))
+                        continue
+                    digest, data = found.data[:32], found.data[32:]
+                    if hashlib.sha256(data).digest() != digest:
+                        self.damage.append(Damage(path.name, found.offset, "a blob is not the one of its digest"))
+                        continue
+                    if data.startswith(STATEMENT):
+                        self.statements.append(digest)
+                    yield digest, Place(number, found.offset)
+
+    def _scan_boxes(self) -> Iterator[tuple[bytes, Place]]:
+        paths = self._segments(box_segment)
+        for number, path in enumerate(paths):
+            with path.open("rb") as file:
+                for found in scan_file(file, 0, path.stat().st_size):
+                    if isinstance(found, Bad):
+                        torn = found.torn and number == len(paths) - 1
+                        self.damage.append(Damage(path.name, found.offset, found.reason, torn))
+                    elif len(found.data) <= BOX_HEAD.size:
+                        self.damage.append(Damage(path.name, found.offset, "this is no box"))
+                    else:
+                        yield found.data[:32], Place(number, found.offset)
+
+    # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def file(self, name: str) -> bytes | None:
+        """A file of the folder, such as a tile; None where it is not there."""
+        return _bytes_of(self.folder / name)
 
     def _segments(self, name: Callable[[int], str]) -> list[Path]:
         """The files of one series; a number that is left out is damage, and what follows it is not read."""
@@ -142,8 +290,54 @@ def read_log(folder: Path) -> LogFolder:
     return LogFolder(folder)
 
 
+def scan_file(file: BinaryIO, start: int, end: int) -> Iterator[Record | Bad]:
+    """The records of a file between two offsets, as :func:`agentbus.log.records.scan` finds them, window by window."""
+    at, window = start, WINDOW
+    while at < end:
+        file.seek(at)
+        data = file.read(min(window, end - at))
+        whole = at + len(data) >= end or not data
+        grown = False
+        for found in scan(data):
+            if isinstance(found, Record):
+                yield found._replace(offset=at + found.offset)
+                after: int | None = found.offset + HEAD.size + len(found.data)
+            elif not whole and found.torn and (found.after is None or found.after >= len(data)):
+                at, window, grown = at + found.offset, window if found.offset else 2 * window, True
+                break
+            else:
+                torn = found.torn and whole
+                yield found._replace(offset=at + found.offset, torn=torn)
+                after = found.after
+        if grown:
+            continue
+        if whole or after is None:
+            return
+        at, window = at + after, WINDOW
+
+
+def hop(file: BinaryIO, end: int) -> Iterator[int]:
+    """The offsets at which records begin, by their lengths alone, as :func:`scan_file` counts them."""
+    at, base, data = 0, 0, b""
+    while at < end:
+        if at + HEAD.size > base + len(data):
+            file.seek(at)
+            base, data = at, file.read(min(WINDOW, end - at))
+        yield at
+        if at + HEAD.size > base + len(data):
+            return
+        (length, _) = HEAD.unpack_from(data, at - base)
+        at += HEAD.size + length
+        if not 0 < length <= MAX_RECORD:
+            return
+
+
+def _whole(data: bytes, at: int) -> bool:
+    return at + HEAD.size <= len(data) and at + HEAD.size + HEAD.unpack_from(data, at)[0] <= len(data)
+
+
 def _bytes_of(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None

@@ -1,4 +1,4 @@
-"""How entries and blobs stand in a segment file: ``u32 length ‖ u32 crc32 ‖ bytes``, big-endian, one after the other.
+"""How entries, blobs and boxes stand in segment files: ``u32 length ‖ u32 crc32 ‖ bytes``, big-endian, on end.
 
 The checksum finds accidents and tells where; what proves anything is the leaf hash. No record is empty: zeros,
 which file systems leave after a loss of power, is never read as records.
@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 HEAD: Final = struct.Struct(">II")
+BOX_HEAD: Final = struct.Struct(">32sQ")
+"""Before a box in its record: its name, and the slot of the key file that holds its key."""
 SEGMENT: Final = 64 * 1024 * 1024  # bytes; a segment is read whole, and one file a gigabyte is too few to prune by
 MAX_RECORD: Final = 16 * 1024 * 1024  # bytes; the largest blob, sixteen largest frames
 
@@ -29,6 +31,7 @@ class Bad(NamedTuple):
     offset: int
     reason: str
     torn: bool  # nothing follows it: a write that was cut off looks so
+    after: int | None = None  # where reading can go on; None: nothing behind it can be found
 
 
 def encode_records(items: Iterable[bytes]) -> bytes:
@@ -63,7 +66,8 @@ def scan(segment: bytes, start: int = 0) -> Iterator[Record | Bad]:
         if zlib.crc32(data) == checksum:
             yield Record(at, data)
         else:
-            yield Bad(at, f"the checksum of a record of {length} bytes differs", torn=not any(segment[after:]))
+            torn = not any(segment[after:])
+            yield Bad(at, f"the checksum of a record of {length} bytes differs", torn=torn, after=after)
         at = after
 
 
@@ -75,3 +79,12 @@ def entry_segment(number: int) -> str:
 def blob_segment(number: int) -> str:
     """The file name of the blobs' segment ``number``; a record there is ``sha256 ‖ blob``."""
     return f"blobs-{number:08d}.seg"
+
+
+def box_segment(number: int) -> str:
+    """The file name of the boxes' segment ``number``; a record there is ``sha256 of the box ‖ u64 slot ‖ box``."""
+    return f"boxes-{number:08d}.seg"
+
+
+KEYS: Final = "box-keys"
+"""The file of the boxes' keys: slots of 32 bytes, zeros where a key was destroyed."""

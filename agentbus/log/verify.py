@@ -19,7 +19,7 @@ from agentbus.log.checkpoint import Origin, parse_origin, verify_checkpoint
 from agentbus.log.entry import ACCEPTED, Message, Received, Redaction, Sent, decode_entry
 from agentbus.log.history import History, Statements
 from agentbus.log.judge import Judge
-from agentbus.log.read import Damage, LogFolder, Numbered
+from agentbus.log.read import NO_BOX, Damage, LogFolder, Numbered
 from agentbus.log.report import Report, Tally, Verdict
 from agentbus.protocol.sealing import commit_body
 from agentbus.wire.header import Header, decode_header
@@ -116,10 +116,12 @@ class Verification:
             if digest is not None and self._log.blob(digest) is None:
                 self._intact.problem(f"{where}: its {what} {b64(digest)} is not among the blobs")
         self._bodies += 1
-        blob = self._log.blob(entry.body) if entry.body is not None else None
-        if blob is None:
+        box = self._log.box(entry.body) if entry.body is not None else NO_BOX
+        if box.problem:
+            self._intact.problem(f"{where}: {box.problem}")
+        elif box.data is None:
             self._absent.append((entry.position, header.body_commitment))
-        elif len(blob) != 32 + header.body_length or commit_body(blob[:32], blob[32:]) != header.body_commitment:
+        elif len(box.data) != 32 + header.body_length or not _commits(header, box.data):
             self._intact.problem(f"{where}: its body is not the one its header commits to")
 
     def _note_log_key(self, entry: Message, header: Header) -> None:
@@ -193,6 +195,10 @@ class Verification:
             "MISSING": missing.verdict(nothing="no message with a body"),
             "REDACTED": Verdict(True, redacted, [], f"{redacted} bodies were erased on purpose"),
         }
+
+
+def _commits(header: Header, salted: bytes) -> bool:
+    return commit_body(salted[:32], salted[32:]) == header.body_commitment
 
 
 def _later() -> dict[str, Verdict]:

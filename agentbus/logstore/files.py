@@ -1,15 +1,17 @@
-"""A node's log in a folder: segments of entries, segments of blobs, the signed checkpoint, and one row of state.
+"""A node's log in a folder: segments of entries, blobs and boxes, tiles, the signed checkpoint, one row of state.
 
 Rule 1: one process writes. A second one is refused, because two histories under one origin are what a fork is.
 Rule 2: ``append`` is one write of one piece; what it returned from survives ``kill -9``.
 Rule 3: a checkpoint is made from what the disk gives back, never from what memory believes was written, in this order:
-fdatasync → read back, hash → compare-and-swap the row → sign → publish. The row comes before the signature, so that two
-notes about one size cannot come to be; signatures are deterministic, so the note can be made again from the row.
+fdatasync → read back, hash → compare-and-swap the row → write tiles → sign → publish. The row comes before the
+signature, so that two notes about one size cannot come to be; signatures are deterministic, so the note can be made
+again from the row.
 Rule 4: an error of the disk is final. Nobody knows what it kept; opening the log again finds out.
 
 ::
 
-    00000000.seg … entries       blobs-00000000.seg … blobs       checkpoint   state.sqlite   lock
+    00000000.seg … entries    blobs-00000000.seg … blobs    boxes-00000000.seg … boxes    box-keys
+    tile/                     checkpoint                    state.sqlite                  lock
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.errors import BadSignature, LogError, Malformed
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
-from agentbus.log.entry import gap
+from agentbus.log.entry import EntryKind, gap
 from agentbus.log.records import blob_segment, encode_records, entry_segment
+from agentbus.logstore.boxes import Boxes
 from agentbus.logstore.memory import check_sizes
 from agentbus.logstore.recovery import Covered, record_at, recover
 from agentbus.logstore.segments import Position, Segments, replace_file
@@ -39,22 +42,28 @@ CODES: Final = {
     " the folder as evidence and open a new epoch.",
     "log.key": "The checkpoint here was not signed by this log key.",
     "log.no_checkpoints": "A log with durability 'off' signs no checkpoints.",
+    "log.rolled_back": "A peer holds a newer checkpoint of this log: it was restored from an old backup. Nothing more"
+    " is signed here; the next start opens a new epoch.",
 }
 
 Durability = Literal["process", "fsync", "off"]
-_PENDING: Final = 1024 * 1024  # bytes of blobs that may wait for the entries that name them
+EVIDENCE: Final = "rolled-back.note"
+"""The file that holds a peer's newer note of this log, once one was shown."""
+_PENDING: Final = 1024 * 1024  # bytes of blobs and boxes that may wait for the entries that name them
 
 
 class FileLog:
     """A :class:`agentbus.log.base.LogStore` in a folder. Make one with :meth:`open`.
 
-    Thread rule: one thread appends; ``checkpoint``, ``sync``, ``root`` and ``close`` may run in another.
+    Thread rule: one thread appends; ``checkpoint``, ``sync``, ``root``, ``keep_note`` and ``close`` may run in another.
     """
 
-    def __init__(self, folder: Path, key: SigningKey, origin: str, durability: Durability, lock: int) -> None:
+    def __init__(
+        self, folder: Path, key: SigningKey, origin: str, durability: Durability, lock: int, now: int, boot: str
+    ) -> None:
         self.folder, self.origin = folder, origin
         self._key, self._durability, self._lock = key, durability, lock
-        self._state = StateRow(folder / "state.sqlite", origin)
+        self._state = StateRow(folder / "state.sqlite", origin, boot)
         try:
             covered = self._state.read()
             self.published = self._check_published(covered)
@@ -62,25 +71,43 @@ class FileLog:
         except BaseException:
             self._state.close()
             raise
-        self._frontier, self._read_to = found.frontier, found.entries
+        self._tiles, self._read_to = found.tiles, covered.entries
         self._places = found.places
         self._entries = Segments(folder, entry_segment, found.entries)
         self._blobs = Segments(folder, blob_segment, found.blobs)
+        self._boxes = Boxes(folder, found.boxes)
         self._covered = covered
-        self._size = found.frontier.size
+        self._size = found.size
         self._pending: dict[bytes, bytes] = {}
         self._pending_bytes = 0
-        self._failed = False
+        self._failed = ""  # why nothing more is taken
         self._closed = False
         self._writing = threading.Lock()  # held for one write
-        self._checkpointing = threading.Lock()  # held while the frontier moves; taken before _writing, never after
-        self.cut = found.cut
+        self._checkpointing = threading.Lock()  # held while the tree moves; taken before _writing, never after
+        power = boot != self._state.booted and found.size > 0 and found.last_kind != EntryKind.CLOSE
+        try:
+            self._note_gaps(now, found.cut, power)
+            self._state.started(boot)
+        except BaseException:
+            self._failed = "stopped by an error of the disk"
+            self.close()
+            raise
 
     @classmethod
     def open(
-        cls, folder: Path, *, key: SigningKey, origin: str, durability: Durability = "process", now: int
+        cls,
+        folder: Path,
+        *,
+        key: SigningKey,
+        origin: str,
+        durability: Durability = "process",
+        now: int,
+        boot: str | None = None,
     ) -> FileLog:
-        """Open a log for writing, making it where there is none; what a crash left torn is cut and logged as a GAP.
+        """Open a log for writing, making it where there is none.
+
+        What a crash left torn is cut and logged as a GAP; so is a loss of power, after which the last entries written
+        before it may be missing.
 
         Args:
             folder: Made with mode 0700 where it is missing.
@@ -89,29 +116,33 @@ class FileLog:
             durability: ``process``: written before ``append`` returns; ``fsync``: durable before it returns; ``off``:
                 written, never synced, no checkpoints.
             now: Instant, microseconds, for the GAP.
+            boot: Names this run of the machine; by default what Linux calls it.
 
         Raises:
-            LogError: ``log.locked``, ``log.damaged``, ``log.forked``, ``log.key``, ``log.write``.
+            LogError: ``log.locked``, ``log.damaged``, ``log.forked``, ``log.key``, ``log.rolled_back``, ``log.write``.
         """
         parse_origin(origin)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            log = cls(folder, key, origin, durability, lock)
+            if (folder / EVIDENCE).exists():
+                raise LogError("log.rolled_back", f"{folder / EVIDENCE} is newer than this log; open a new epoch")
+            return cls(folder, key, origin, durability, lock, now, boot if boot is not None else _boot_id())
         except BlockingIOError as error:
             os.close(lock)
             raise LogError("log.locked", f"{folder} is written by another process; stop it first") from error
         except BaseException:
-            os.close(lock)
+            _close_quietly(lock)
             raise
-        if log.cut:
-            try:
-                log.append([gap(log.size, now, reason="torn", durable=log._covered.size, cut=log.cut)])
-            except BaseException:
-                log.close()
-                raise
-        return log
+
+    def _note_gaps(self, now: int, cut: int, power: bool) -> None:
+        durable = self._covered.size
+        reasons = [("power", 0)] if power else []
+        reasons += [("torn", cut)] if cut else []
+        if reasons:
+            rows = enumerate(reasons, self._size)
+            self.append([gap(at, now, reason=why, durable=durable, cut=size) for at, (why, size) in rows])
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -124,17 +155,14 @@ class FileLog:
         """Put entries on the record, in one write.
 
         Raises:
-            LogError: ``log.entry_size``, ``log.write``, ``log.closed``.
+            LogError: ``log.entry_size``, ``log.write``, ``log.closed``, ``log.rolled_back``.
         """
         check_sizes(entries)
         with self._writing:
             self._require_open()
-            try:
+            with self._fatal():
                 self._write_pending()
                 self._entries.write(encode_records(entries))
-            except LogError:
-                self._failed = True
-                raise
             self._size += len(entries)
         if self._durability == "fsync":
             self.sync()
@@ -148,9 +176,33 @@ class FileLog:
             self._require_open()
             self._pending[digest] = data
             self._pending_bytes += len(data)
-            if self._pending_bytes > _PENDING:
-                self._write_pending()
+            self._write_much()
         return digest
+
+    def put_box(self, data: bytes) -> bytes:
+        """Keep ``data`` encrypted; it is on the record when the next ``append`` or ``sync`` returns."""
+        with self._writing:
+            self._require_open()
+            name = self._boxes.put(data)
+            self._write_much()
+        return name
+
+    def adopt_box(self, box: bytes, key: bytes) -> bytes:
+        """Take a box from another store, with its key, under its name there."""
+        with self._writing:
+            self._require_open()
+            return self._boxes.adopt(box, key)
+
+    def erase(self, name: bytes) -> bool:
+        """Destroy a box's key; the disk has forgotten it when this returns.
+
+        Raises:
+            LogError: ``log.write``, ``log.closed``.
+        """
+        with self._writing:
+            self._require_open()
+            with self._fatal():
+                return self._boxes.erase(name)
 
     def sync(self) -> None:
         """Return when everything so far would survive the loss of power.
@@ -161,29 +213,30 @@ class FileLog:
         with self._checkpointing:
             self._sync()
 
-    def _sync(self) -> tuple[int, Position, Position]:
+    def _sync(self) -> tuple[int, Position, Position, Position]:
         """Sync, and the state that is durable now."""
         with self._writing:
             self._require_open()
-            self._write_pending()
-            ends = (self._size, self._entries.end, self._blobs.end)
-        try:
+            with self._fatal():
+                self._write_pending()
+            ends = (self._size, self._entries.end, self._blobs.end, self._boxes.end)
+        with self._fatal():
+            self._boxes.sync()
             self._blobs.sync()
             self._entries.sync()
-        except LogError:
-            self._failed = True
-            raise
         return ends
 
+    def _write_much(self) -> None:
+        if self._pending_bytes + self._boxes.pending_bytes > _PENDING:
+            with self._fatal():
+                self._write_pending()
+
     def _write_pending(self) -> None:
-        """Write the blobs that wait, in one piece; an entry that names one is written after it."""
+        """Write the boxes and blobs that wait, in one piece each; an entry that names one is written after it."""
+        self._boxes.write()
         if not self._pending:
             return
-        try:
-            start = self._blobs.write(encode_records(digest + data for digest, data in self._pending.items()))
-        except LogError:
-            self._failed = True
-            raise
+        start = self._blobs.write(encode_records(digest + data for digest, data in self._pending.items()))
         offset = start.offset
         for digest, data in self._pending.items():
             self._places[digest] = Position(start.segment, offset)
@@ -191,10 +244,14 @@ class FileLog:
         self._pending = {}
         self._pending_bytes = 0
 
+    def _fatal(self) -> _Fatal:
+        return _Fatal(self)
+
     def _require_open(self) -> None:
+        if self._failed.startswith("rolled"):
+            raise LogError("log.rolled_back", f"{self.folder}: a peer holds a newer checkpoint; restart this node")
         if self._failed or self._closed:
-            why = "closed" if self._closed else "stopped by an error of the disk"
-            raise LogError("log.closed", f"{self.folder} was {why}; open it again")
+            raise LogError("log.closed", f"{self.folder} was {self._failed or 'closed'}; open it again")
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -215,11 +272,20 @@ class FileLog:
             raise LogError("log.damaged", f"{blob_segment(place.segment)} at byte {place.offset}: another blob")
         return data
 
+    def box(self, name: bytes) -> bytes | None:
+        """What a box holds; None where there is none, or its key was destroyed.
+
+        Raises:
+            LogError: ``log.damaged``, ``log.box``.
+        """
+        with self._writing:
+            return self._boxes.get(name)
+
     def root(self) -> bytes:
         """The root over all entries, from the disk."""
         with self._checkpointing:
             self._extend(self._entries.end)
-            return self._frontier.root()
+            return self._tiles.tree.root()
 
     def __iter__(self) -> Iterator[bytes]:
         for _, record in self._entries.read(Position(0, 0), self._entries.end):
@@ -228,10 +294,11 @@ class FileLog:
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def checkpoint(self) -> bytes:
-        """Sign and publish what is on the record now; about 2 ms, so call it off the loop.
+        """Sign and publish what is on the record now; some milliseconds of disk, so call it off the loop.
 
         Raises:
-            LogError: ``log.no_checkpoints``, ``log.write``, ``log.damaged``, ``log.forked``, ``log.closed``.
+            LogError: ``log.no_checkpoints``, ``log.write``, ``log.damaged``, ``log.forked``, ``log.closed``,
+                ``log.rolled_back``.
         """
         if self._durability == "off":
             raise LogError("log.no_checkpoints", "open it with durability 'process' or 'fsync'")
@@ -239,36 +306,35 @@ class FileLog:
             return self._checkpoint()
 
     def _checkpoint(self) -> bytes:
-        if self.published is not None and self._size == self._covered.size:
+        if self.published is not None and self._size == self._covered.size and not self._failed:
             return self.published
-        size, entries, blobs = self._sync()
+        size, entries, blobs, boxes = self._sync()
         self._extend(entries)
-        if self._frontier.size != size:
-            self._failed = True
-            raise LogError("log.damaged", f"{self._frontier.size} entries on the disk, {size} were written")
-        covered = Covered(size, self._frontier.root(), entries, blobs)
-        self._state.swap(self._covered, covered)
-        self._covered = covered
-        return self._publish()
+        with self._fatal():
+            if self._tiles.tree.size != size:
+                raise LogError("log.damaged", f"{self._tiles.tree.size} entries on the disk, {size} were written")
+            covered = Covered(size, self._tiles.tree.root(), entries, blobs, boxes)
+            self._state.swap(self._covered, covered)
+            self._covered = covered
+            self._tiles.write()
+            return self._publish()
 
     def _publish(self) -> bytes:
         note = sign_checkpoint(self.origin, self._covered.size, self._covered.root, self._key)
         try:
             replace_file(self.folder / "checkpoint", note)
         except OSError as error:
-            self._failed = True
             raise LogError("log.write", f"{self.folder}: {error.strerror}; free the disk and restart") from error
         self.published = note
         return note
 
     def _extend(self, end: Position) -> None:
-        """Move the frontier to ``end``, over what the disk holds."""
-        try:
+        """Move the tree to ``end``, over what the disk holds."""
+        with self._fatal():
+            entries: list[bytes] = []
             for _, record in self._entries.read(self._read_to, end):
-                self._frontier.append(leaf_hash(record.data))
-        except BaseException:
-            self._failed = True
-            raise
+                entries.append(record.data)
+            self._tiles.extend([leaf_hash(data) for data in entries], entries)
         self._read_to = end
 
     def _check_published(self, covered: Covered) -> bytes | None:
@@ -289,6 +355,34 @@ class FileLog:
             )
         return note if said.size == covered.size else None
 
+    # ── other logs ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def keep_note(self, origin: str, size: int, note: bytes) -> None:
+        """Keep the newest note of another log in the state, durably.
+
+        Raises:
+            LogError: ``log.state``.
+        """
+        self._state.keep_note(origin, size, note)
+
+    def kept_notes(self) -> dict[str, bytes]:
+        """The newest notes of other logs, by origin."""
+        return self._state.kept_notes()
+
+    def roll_back(self, note: bytes) -> None:
+        """Keep a peer's newer note of this log as evidence, and stop.
+
+        Raises:
+            Malformed, BadSignature: it is not this log's, by this key.
+            LogError: ``log.write``. The log has stopped nevertheless.
+        """
+        verify_checkpoint(note, self.origin, self._key.public)
+        self._failed = "rolled back"
+        try:
+            replace_file(self.folder / EVIDENCE, note)
+        except OSError as error:
+            raise LogError("log.write", f"{self.folder}: {error.strerror}; keep the peer's note by hand") from error
+
     def close(self) -> None:
         """Checkpoint where that is possible, and let go of files and lock."""
         with self._checkpointing:
@@ -296,7 +390,7 @@ class FileLog:
                 return
             try:
                 if not self._failed:
-                    with self._writing:
+                    with self._writing, self._fatal():
                         self._write_pending()
                     if self._durability != "off":
                         self._checkpoint()
@@ -305,5 +399,35 @@ class FileLog:
                     self._closed = True
                 self._entries.close()
                 self._blobs.close()
+                self._boxes.close()
                 self._state.close()
                 os.close(self._lock)
+
+
+class _Fatal:
+    """What raises in here is the log's last word."""
+
+    def __init__(self, log: FileLog) -> None:
+        self._log = log
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None and not self._log._failed:
+            self._log._failed = "stopped by an error of the disk"
+
+
+def _boot_id() -> str:
+    """What Linux calls this run of the machine; where nobody says, no loss of power is ever assumed."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def _close_quietly(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        return  # FileLog.close did

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from agentbus.crypto.box import box_name, close_box, open_box
 from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.merkle import Frontier, leaf_hash
 from agentbus.errors import LogError
-from agentbus.log.checkpoint import parse_origin, sign_checkpoint
+from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
 from agentbus.log.entry import MAX_ENTRY
 
 CODES: Final = {
@@ -33,6 +35,9 @@ class MemoryLog:
         self._key = key
         self._entries: list[bytes] = []
         self._blobs: dict[bytes, bytes] = {}
+        self._boxes: dict[bytes, bytes] = {}
+        self._keys: dict[bytes, bytes] = {}  # without a box's key, the box is erased
+        self._notes: dict[str, tuple[int, bytes]] = {}
         self._frontier = Frontier()
         self._covered = -1
         self._closed = False
@@ -65,6 +70,25 @@ class MemoryLog:
         """The blob of this digest."""
         return self._blobs.get(digest)
 
+    def put_box(self, data: bytes) -> bytes:
+        """Keep ``data`` encrypted, as a log on a disk does."""
+        if self._closed:
+            raise LogError("log.closed", "this log was closed; open another")
+        key = os.urandom(32)
+        box = close_box(data, key)
+        name = box_name(box)
+        self._boxes[name], self._keys[name] = box, key
+        return name
+
+    def box(self, name: bytes) -> bytes | None:
+        """What a box holds; None where there is none, or it was erased."""
+        key = self._keys.get(name)
+        return open_box(self._boxes[name], key) if key is not None else None
+
+    def erase(self, name: bytes) -> bool:
+        """Forget a box's key."""
+        return self._keys.pop(name, None) is not None
+
     def root(self) -> bytes:
         """The root over all leaves."""
         for at in range(self._frontier.size, len(self._entries)):
@@ -81,6 +105,20 @@ class MemoryLog:
             self._covered = self._frontier.size
             self.published = sign_checkpoint(self.origin, self._covered, root, self._key)
         return self.published
+
+    def keep_note(self, origin: str, size: int, note: bytes) -> None:
+        """Remember the newest note of another log, as long as this process lives."""
+        if size > self._notes.get(origin, (-1, b""))[0]:
+            self._notes[origin] = (size, note)
+
+    def kept_notes(self) -> dict[str, bytes]:
+        """The newest notes of other logs, by origin."""
+        return {origin: note for origin, (_, note) in self._notes.items()}
+
+    def roll_back(self, note: bytes) -> None:
+        """Nothing restores memory from a backup; still, whoever proves another history stops this one."""
+        verify_checkpoint(note, self.origin, self._key.public)
+        self._closed = True
 
     def close(self) -> None:
         """Checkpoint, and take no more. What is here can still be read."""

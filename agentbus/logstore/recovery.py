@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from agentbus.crypto.merkle import Frontier, leaf_hash
-from agentbus.log.records import HEAD, Bad, Record, blob_segment, entry_segment, scan
+from agentbus.crypto.merkle import leaf_hash
+from agentbus.log.entry import kind_of
+from agentbus.log.records import BOX_HEAD, HEAD, Bad, Record, blob_segment, box_segment, entry_segment, scan
 from agentbus.logstore.segments import Position, damaged, sync_folder
+from agentbus.logstore.tilefiles import TileFiles
 
 
 class Covered(NamedTuple):
@@ -26,14 +28,18 @@ class Covered(NamedTuple):
     root: bytes
     entries: Position
     blobs: Position
+    boxes: Position
 
 
 class Found(NamedTuple):
     """What the folder holds, once it is fit to be written."""
 
-    frontier: Frontier
+    size: int  # entries, those beyond the checkpoint too
+    last_kind: int  # of the last entry; 0 where there is none
+    tiles: TileFiles  # over what the checkpoint covers
     entries: Position
     blobs: Position
+    boxes: Position
     places: dict[bytes, Position]  # where each blob's record begins
     cut: int  # bytes that were cut
 
@@ -42,16 +48,9 @@ def recover(folder: Path, covered: Covered) -> Found:
     """Read everything, cut what a crash left torn.
 
     Raises:
-        LogError: ``log.damaged``, naming the record.
+        LogError: ``log.damaged``, naming the record or tile; ``log.write``.
     """
-    frontier = Frontier()
-    roots: list[bytes] = [frontier.root()] if covered.size == 0 else []
-
-    def entry(_: Position, record: Record) -> None:
-        frontier.append(leaf_hash(record.data))
-        if frontier.size == covered.size:
-            roots.append(frontier.root())
-
+    entries = _Entries(folder, covered)
     places: dict[bytes, Position] = {}
 
     def blob(place: Position, record: Record) -> None:
@@ -59,21 +58,58 @@ def recover(folder: Path, covered: Covered) -> Found:
             raise damaged(blob_segment(place.segment), place.offset, "a blob is not the one of its digest")
         places.setdefault(record.data[:32], place)
 
-    entries_end, entries_cut = _read(folder, entry_segment, covered.entries, entry)
-    if not roots:
-        raise damaged(
-            entry_segment(entries_end.segment),
-            entries_end.offset,
-            f"ends after {frontier.size} entries, {covered.size} were signed over",
-        )
-    if roots[0] != covered.root:
-        raise damaged(entry_segment(0), 0, f"the root of the first {covered.size} entries is not the one signed")
+    def box(place: Position, record: Record) -> None:
+        if hashlib.sha256(record.data[BOX_HEAD.size :]).digest() != record.data[:32]:
+            raise damaged(box_segment(place.segment), place.offset, "a box is not the one of its name")
+
+    entries_end, entries_cut = _read(folder, entry_segment, covered.entries, entries.take, entries.pause)
+    entries.finish(entries_end)
     blobs_end, blobs_cut = _read(folder, blob_segment, covered.blobs, blob)
-    return Found(frontier, entries_end, blobs_end, places, entries_cut + blobs_cut)
+    boxes_end, boxes_cut = _read(folder, box_segment, covered.boxes, box)
+    cut = entries_cut + blobs_cut + boxes_cut
+    return Found(entries.size, entries.last, entries.tiles, entries_end, blobs_end, boxes_end, places, cut)
+
+
+class _Entries:
+    """Takes entries in order: counts them, and hashes those that the checkpoint covers into tiles."""
+
+    def __init__(self, folder: Path, covered: Covered) -> None:
+        self.size = self.last = 0
+        self.tiles = TileFiles(folder)
+        self._covered = covered
+        self._waiting: list[bytes] = []
+
+    def take(self, _: Position, record: Record) -> None:
+        self.size += 1
+        self.last = kind_of(record.data)
+        if self.size <= self._covered.size:
+            self._waiting.append(record.data)
+            if len(self._waiting) == 4096:
+                self.pause()
+
+    def pause(self) -> None:
+        """Hash what was taken, and compare the tiles that became full."""
+        self.tiles.extend([leaf_hash(data) for data in self._waiting], self._waiting)
+        self._waiting = []
+        self.tiles.check(last=False)
+
+    def finish(self, end: Position) -> None:
+        """What is covered is here, whole, and what was signed."""
+        self.pause()
+        size = self._covered.size
+        if self.size < size:
+            raise damaged(entry_segment(end.segment), end.offset, f"ends after {self.size} entries, {size} were signed")
+        if self.tiles.tree.root() != self._covered.root:
+            raise damaged(entry_segment(0), 0, f"the root of the first {size} entries is not the one signed")
+        self.tiles.check(last=True)
 
 
 def _read(
-    folder: Path, name: Callable[[int], str], covered: Position, take: Callable[[Position, Record], None]
+    folder: Path,
+    name: Callable[[int], str],
+    covered: Position,
+    take: Callable[[Position, Record], None],
+    pause: Callable[[], None] = lambda: None,
 ) -> tuple[Position, int]:
     """Every good record of a series in order; the position after the last one and how much was cut behind it."""
     number, end, cut = 0, Position(0, 0), 0
@@ -91,6 +127,7 @@ def _read(
             _cut(folder, name(number), found, data)
             end, cut = place, len(data) - found.offset
             break
+        pause()
         number += 1
     if len(list(folder.glob(name(0).replace("0" * 8, "[0-9]" * 8)))) != number:
         raise damaged(name(number), 0, "this segment is missing and later ones are there")

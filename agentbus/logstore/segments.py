@@ -39,6 +39,7 @@ class Segments:
         self._name = name
         self._fd = self._open(end.segment)
         self._synced = end.segment
+        self._named = False  # the names of the files are known to be durable
 
     def write(self, data: bytes) -> Position:
         """Write records in one piece and return where they begin.
@@ -75,8 +76,9 @@ class Segments:
                     os.fdatasync(fd)
                 finally:
                     os.close(fd)
-            if last != self._synced:
+            if last != self._synced or not self._named:
                 sync_folder(self._folder)
+                self._named = True
         except OSError as error:
             raise LogError("log.write", f"{self._folder}: {error.strerror}; replace the disk") from error
         self._synced = last

@@ -1,6 +1,7 @@
 """The one row that says how far a log was signed: {origin, size, root, where that is}, in SQLite with full sync.
 
 It changes only by compare-and-swap from what this process last knew: whoever finds another value has met a fork.
+Beside it stand the newest notes of other nodes' logs: marks that their logs must have reached, kept outside of them.
 """
 
 from __future__ import annotations
@@ -23,19 +24,28 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS state (
     id INTEGER PRIMARY KEY CHECK (id = 1), origin TEXT NOT NULL, size INTEGER NOT NULL, root BLOB NOT NULL,
     entries_segment INTEGER NOT NULL, entries_offset INTEGER NOT NULL,
-    blobs_segment INTEGER NOT NULL, blobs_offset INTEGER NOT NULL
-) STRICT
+    blobs_segment INTEGER NOT NULL, blobs_offset INTEGER NOT NULL,
+    boxes_segment INTEGER NOT NULL, boxes_offset INTEGER NOT NULL,
+    boot TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS peers (origin TEXT PRIMARY KEY, size INTEGER NOT NULL, note BLOB NOT NULL) STRICT;
 """
 
 
 class StateRow:
     """The row, kept open by the one writer.
 
+    Args:
+        path: The SQLite file.
+        origin: Of the log.
+        boot: Names this run of the machine; :attr:`booted` is the one that wrote here last.
+
     Raises:
         LogError: ``log.origin``, ``log.state``.
     """
 
-    def __init__(self, path: Path, origin: str) -> None:
+    def __init__(self, path: Path, origin: str, boot: str) -> None:
+        self._folder = path.parent
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
@@ -43,9 +53,10 @@ class StateRow:
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute(_SCHEMA)
-            self._db.execute("INSERT OR IGNORE INTO state VALUES (1, ?, 0, ?, 0, 0, 0, 0)", (origin, empty_root()))
-            (found,) = self._db.execute("SELECT origin FROM state").fetchone()
+            self._db.executescript(_SCHEMA)
+            first = (origin, empty_root(), boot)
+            self._db.execute("INSERT OR IGNORE INTO state VALUES (1, ?, 0, ?, 0, 0, 0, 0, 0, 0, ?)", first)
+            found, self.booted = self._db.execute("SELECT origin, boot FROM state").fetchone()
         except sqlite3.Error as error:
             self._db.close()
             raise LogError("log.state", f"{path}: {error}") from error
@@ -54,11 +65,19 @@ class StateRow:
             raise LogError("log.origin", f"{path.parent} is the log of {found}, not of {origin}; choose another folder")
 
     def read(self) -> Covered:
-        """What was signed last."""
-        row = self._db.execute(
-            "SELECT size, root, entries_segment, entries_offset, blobs_segment, blobs_offset FROM state"
-        ).fetchone()
-        return Covered(row[0], row[1], Position(row[2], row[3]), Position(row[4], row[5]))
+        """What was signed last.
+
+        Raises:
+            LogError: ``log.state``.
+        """
+        try:
+            row = self._db.execute(
+                "SELECT size, root, entries_segment, entries_offset, blobs_segment, blobs_offset, boxes_segment,"
+                " boxes_offset FROM state"
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise LogError("log.state", f"{self._folder}: {error}") from error
+        return Covered(row[0], row[1], Position(row[2], row[3]), Position(row[4], row[5]), Position(row[6], row[7]))
 
     def swap(self, old: Covered, new: Covered) -> None:
         """Store ``new`` where ``old`` stands.
@@ -69,14 +88,60 @@ class StateRow:
         try:
             done = self._db.execute(
                 "UPDATE state SET size = ?, root = ?, entries_segment = ?, entries_offset = ?, blobs_segment = ?,"
-                " blobs_offset = ? WHERE id = 1 AND size = ? AND root = ?",
-                (new.size, new.root, *new.entries, *new.blobs, old.size, old.root),
+                " blobs_offset = ?, boxes_segment = ?, boxes_offset = ? WHERE id = 1 AND size = ? AND root = ?",
+                (new.size, new.root, *new.entries, *new.blobs, *new.boxes, old.size, old.root),
             ).rowcount
         except sqlite3.Error as error:
             raise LogError("log.state", f"the state could not be stored: {error}") from error
         if done != 1:
             raise LogError("log.forked", f"size {old.size} is not what is stored; another process wrote this log")
 
+    def started(self, boot: str) -> None:
+        """From now on this run of the machine writes here.
+
+        Raises:
+            LogError: ``log.state``.
+        """
+        self._run("UPDATE state SET boot = ?", boot)
+
+    def keep_note(self, origin: str, size: int, note: bytes) -> None:
+        """Keep the newest note of another log.
+
+        Raises:
+            LogError: ``log.state``.
+        """
+        self._run(
+            "INSERT INTO peers VALUES (?, ?, ?) ON CONFLICT (origin) DO UPDATE SET size = excluded.size,"
+            " note = excluded.note WHERE excluded.size > size",
+            origin, size, note,
+        )  # fmt: skip
+
+    def kept_notes(self) -> dict[str, bytes]:
+        """The newest notes of other logs, by origin."""
+        return dict(self._db.execute("SELECT origin, note FROM peers ORDER BY origin").fetchall())
+
+    def _run(self, statement: str, *values: object) -> None:
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise LogError("log.state", f"{self._folder}: {error}; free the disk and restart") from error
+
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+
+def read_notes(path: Path) -> dict[str, bytes]:
+    """The notes that a log's folder keeps of others, read without writing; empty where there is no such file."""
+    if not path.exists():
+        return {}
+    for mode in ("mode=ro", "immutable=1"):
+        try:
+            db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+            try:
+                return dict(db.execute("SELECT origin, note FROM peers").fetchall())
+            finally:
+                db.close()
+        except sqlite3.Error:
+            continue
+    return {}

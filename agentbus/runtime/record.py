@@ -1,6 +1,7 @@
 """What a node puts on the record: every frame it sends, every frame whose signature verified, and a few of the others.
 
-Bodies, chains and instance statements are blobs; an entry names them by digest, and a blob is put before its entry.
+Chains and instance statements are blobs, bodies and results of steps are boxes, which can be erased; an entry names
+them by digest, and both are put before the entry.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Recorder:
                 header=draft.header,
                 proof=ready.proof,
                 statement=self._statement(ready.sender_key, trust),
-                body=self.log.put_blob(draft.salt + draft.body),
+                body=self.log.put_box(draft.salt + draft.body),
                 chain=self._chain(draft.chain, trust),
                 handover=self.log.put_blob(draft.handover) if draft.handover else None,
             )
@@ -103,7 +104,7 @@ class Recorder:
 
         It waits for a flush, and no frame leaves without one: so whatever depends on it comes after it.
         """
-        box = self.log.put_blob(result) if result is not None else None
+        box = self.log.put_box(result) if result is not None else None
         row = entry.step(
             self._next, now, digest=digest, step=step, name=name, given=given, number=number, began=began,
             outcome=outcome, result=box,
@@ -122,7 +123,7 @@ class Recorder:
             header=envelope.header,
             proof=envelope.proof,
             statement=self._statement(sender_key, trust),
-            body=self.log.put_blob(envelope.salt + envelope.body),
+            body=self.log.put_box(envelope.salt + envelope.body),
             chain=self._chain(envelope.chain, trust),
             handover=self.log.put_blob(envelope.handover) if envelope.handover else None,
             note=envelope.note,

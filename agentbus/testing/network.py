@@ -212,6 +212,8 @@ def _write_log(log: MemoryLog, folder: Path, now: int) -> None:
     files = FileLog.open(folder, key=log._key, origin=log.origin, now=now)
     for blob in log._blobs.values():
         files.put_blob(blob)
+    for name, key in log._keys.items():
+        files.adopt_box(log._boxes[name], key)
     files.append(list(log))
     files.close()
 

@@ -77,7 +77,7 @@ class Lab:
             common: dict[str, Any] = {
                 "connection": None, "header": e.header, "proof": e.proof, "chain": store.put_blob(e.chain),
                 "statement": store.put_blob(self.statements[who]), "handover": None,
-                "body": store.put_blob(whole) if bodies else hashlib.sha256(whole).digest(),
+                "body": store.put_box(whole) if bodies else hashlib.sha256(whole).digest(),
             }  # fmt: skip
             if sent:
                 rows.append(entry.sent(store.size + at, NOON, **common))

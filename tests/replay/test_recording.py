@@ -56,7 +56,7 @@ def frames(net: Network, kind: Kind, *, sent: bool) -> list[tuple[Any, Header]]:
 
 
 def result(net: Network, step: Step) -> bytes | None:
-    return net._node.recorder.log.blob(step.result) if step.result is not None else None
+    return net._node.recorder.log.box(step.result) if step.result is not None else None
 
 
 async def test_each_result_is_recorded_with_its_name_number_and_what_it_depends_on(net: Network) -> None:
