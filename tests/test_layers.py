@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("delegation",),
     ("protocol",),
     ("log",),
-    ("identity", "directory", "logstore", "transport"),
+    ("identity", "directory", "holdings", "logstore", "transport"),
     ("authn",),
     ("runtime",),
     ("services",),

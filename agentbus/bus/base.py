@@ -5,29 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from agentbus.connect import find_url
 from agentbus.delegation.chain import Authority
-from agentbus.delegation.scope import Scope
+from agentbus.delegation.scope import Fact, Scope
 from agentbus.errors import (
-    AgentNotFound,
     Denied,
     ProgrammingError,
 )
+from agentbus.holdings import Holdings
 from agentbus.identity import Identity
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Caller, Session
 from agentbus.runtime.discovery import describe
-from agentbus.runtime.links import user_root
+from agentbus.runtime.grants import Explanation, GrantState, explain_request, state_of
+from agentbus.runtime.links import conversation_id, grant_to, lifetime, user_root
 from agentbus.runtime.node import Node
 from agentbus.runtime.serving import Service, policy_of
 from agentbus.runtime.voices import Voice
 from agentbus.wire.ids import PrincipalId
-from agentbus.wire.limits import SECOND
 
 if TYPE_CHECKING:
     from agentbus.bus.local import LocalBus
@@ -64,8 +64,9 @@ class Opening(Generic[B], Awaitable[B], AbstractAsyncContextManager[B]):
 class Bus(Caller):
     """A connection to a trust domain, under one identity. As a :class:`Caller` it speaks for itself."""
 
-    def __init__(self, node: Node, voice: Voice) -> None:
+    def __init__(self, node: Node, voice: Voice, holdings: Holdings | None = None) -> None:
         self._node, self._voice = node, voice
+        self._holdings = holdings or Holdings()
         self._services: list[Service] = []
 
     @classmethod
@@ -214,7 +215,13 @@ class Bus(Caller):
         Raises:
             Denied: ``denied.not_holder``: this bus is no user's.
         """
-        return Session(self._node, self._voice, self._root(None, scopes, targets, expires_in, depth))
+        voice, node = self._user(), self._node
+        now = node.clock.now()
+        root = user_root(
+            self.id, voice.identity.key, voice.instance.epoch, scopes, now=now, expires=now + lifetime(expires_in),
+            link_id=node._entropy(16), targets=[node.name_id(t) for t in targets], depth=depth,
+        )  # fmt: skip
+        return Session(node, voice, root)
 
     async def grant(
         self,
@@ -224,30 +231,85 @@ class Bus(Caller):
         targets: Sequence[str] = (),
         expires_in: float = 600,
         depth: int = 1,
+        purpose: str = "",
+        conversation: str | None = None,
+        pin: bool = False,
     ) -> Authority:
-        """A user's root grant to an agent, signed by her identity key; it outlives this bus.
+        """A user's root grant to an agent, signed by her identity key and kept here; it outlives this bus.
+
+        Args:
+            to: Who may act for her.
+            scopes: What for.
+            targets: Whom it may be used with; everyone by default.
+            expires_in: Seconds, at most a year.
+            depth: How many links may follow.
+            purpose: A code of at most 64 characters that stands in it.
+            conversation: The only conversation it counts in (:attr:`Session.conversation`).
+            pin: Bind it to the identity key that ``to`` has now.
 
         Raises:
             Denied: ``denied.not_holder``: this bus is no user's. AgentNotFound: ``agent.not_found``.
+            ProgrammingError: ``usage.expires``, ``usage.grant``.
         """
-        who = self._node.name_id(to)
-        if self._node.source.trust.principal(who) is None:
-            raise AgentNotFound("agent.not_found", f"nobody is called {to}")
-        return self._root(who, scopes, targets, expires_in, depth)
-
-    def _root(
-        self, to: PrincipalId | None, scopes: Sequence[str | Scope], targets: Sequence[str], seconds: float, depth: int
-    ) -> Authority:
-        voice, node = self._voice, self._node
-        if voice.identity.id.kind != "user":
-            raise Denied("denied.not_holder", f"{self.id.short} is no user; only users sign root grants")
-        now = node.clock.now()
-        record = node.source.trust.principal(to) if to else None
-        return user_root(
-            self.id, voice.identity.key, voice.instance.epoch, scopes, now=now, expires=now + int(seconds * SECOND),
-            link_id=os.urandom(16), to=to, to_epoch=record.epoch if record else 1,
-            targets=[node.name_id(t) for t in targets], depth=depth,
+        node = self._node
+        made = grant_to(
+            self._user(), node.name_id(to), scopes, trust=node.source.trust, now=node.clock.now(), pin=pin,
+            expires=node.clock.now() + lifetime(expires_in), link_id=node._entropy(16), depth=depth, purpose=purpose,
+            targets=[node.name_id(t) for t in targets],
+            conversation=conversation_id(conversation),
         )  # fmt: skip
+        self._holdings.add(made)
+        return made
+
+    def _user(self) -> Voice:
+        if self._voice.identity.id.kind != "user":
+            raise Denied("denied.not_holder", f"{self.id.short} is no user; only users sign root grants")
+        return self._voice
+
+    def keep(self, authority: Authority) -> None:
+        """Keep an authority that somebody sent, where :meth:`grants` finds it."""
+        self._holdings.add(authority)
+
+    async def grants(self, *, user: str) -> list[Authority]:
+        """The authorities of ``user`` that are held here and hold now, of any root kind but standing.
+
+        Args:
+            user: ``alice`` or a full id.
+
+        Raises:
+            Unavailable: ``unavailable.directory_stale``.
+        """
+        who = self._node.name_id(user if "/" in user else f"user/{user}")
+        mine = {voice.identity.id for voice in self._node.voices}
+        found = [a for a in self._holdings.all() if a.user == who and a.holder in mine and a.root_kind != "standing"]
+        return [authority for authority in found if await self.state(authority)]
+
+    async def state(self, authority: Authority) -> GrantState:
+        """Whether an authority holds now, and if not, why: by all that this node knows of the directory.
+
+        Raises:
+            Unavailable: ``unavailable.directory_stale``.
+        """
+        return await state_of(authority, self._node)
+
+    async def explain(
+        self,
+        to: str,
+        action: str,
+        *,
+        authority: Authority | None = None,
+        facts: Mapping[str, Mapping[str, Fact]] | None = None,
+    ) -> Explanation:
+        """Why asking ``to`` for ``action`` would be permitted or refused, check by check; nothing is sent to it.
+
+        Args:
+            authority: The chain it would be asked under; this bus's own by default.
+            facts: Scopes, with facts, that the handler asks of ``ctx.require``: ``{"pay:send": {"amount": 5}}``.
+
+        Raises:
+            DirectoryRefused: ``directory.unknown``.
+        """
+        return await explain_request(self, authority or self.authority, to, action, facts=facts or {})
 
     async def aclose(self) -> None:
         """Stop serving, close the connection, leave nothing behind. Twice is harmless."""

@@ -18,7 +18,7 @@ from agentbus.logstore.memory import MemoryLog
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Session
 from agentbus.runtime.clock import Clock, SystemClock
-from agentbus.runtime.links import user_root
+from agentbus.runtime.links import lifetime, user_root
 from agentbus.runtime.node import Node
 from agentbus.runtime.serving import Service, policy_of
 from agentbus.runtime.trust_cache import TrustSource
@@ -27,7 +27,6 @@ from agentbus.services.directory import DirectoryServer, directory_agent
 from agentbus.services.discovery import Claims, add_discovery
 from agentbus.transport.memory import MemoryHub, MemoryTransport
 from agentbus.wire.ids import PrincipalId, everyone, name_id
-from agentbus.wire.limits import SECOND
 
 
 class LocalBus(Bus):
@@ -135,7 +134,7 @@ class LocalBus(Bus):
             chain = core.publish(statement, now=now, link_id=self._entropy(16))
             voice = node.voices.seat(identity, key, instance, statement, chain)
         root = user_root(
-            who, identity.key, voice.instance.epoch, scopes, now=now, expires=now + int(expires_in * SECOND),
+            who, identity.key, voice.instance.epoch, scopes, now=now, expires=now + lifetime(expires_in),
             link_id=self._entropy(16), targets=[name_id(t, core.domain) for t in targets], depth=depth,
         )  # fmt: skip
         return Session(node, voice, root)

@@ -18,7 +18,8 @@ from agentbus.errors import (
     DirectoryRefused,
     KeyFileError,
 )
-from agentbus.home import key_path
+from agentbus.holdings import Holdings
+from agentbus.home import home, key_path
 from agentbus.host import open_log
 from agentbus.identity import Identity
 from agentbus.runtime.agent import Agent
@@ -85,7 +86,7 @@ async def connect_bus(
             undo.push_async_callback(node.aclose)
             await node.open()
             try:
-                bus = Bus(node, await node.enter(identity))
+                bus = Bus(node, await node.enter(identity), Holdings(home() / "grants"))
             except DirectoryRefused as error:
                 if error.code != "directory.node_taken" or folder is not None:
                     raise

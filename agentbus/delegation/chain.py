@@ -96,6 +96,11 @@ class Authority:
         return self.links[-1].grant.targets
 
     @property
+    def conversation(self) -> bytes | None:
+        """The only conversation it counts in; None: any."""
+        return self.links[-1].grant.conversation
+
+    @property
     def expires(self) -> datetime:
         """When it ends."""
         return datetime.fromtimestamp(self.expires_at / 1_000_000, UTC)

@@ -125,12 +125,13 @@ def explain(
     for name, facts in (also or {}).items():
         todo += _scope_checks(authority, name, {**facts, "at": now}, trust)
     for what, about, check, arguments in todo:
+        name = f"{_named(about)}: {arguments[1]}" if what in ("scope", "ceiling", "rights") else _named(about)
         try:
             check(*arguments)
         except AgentBusError as error:
-            found.append(Check(what, _named(about), error))
+            found.append(Check(what, name, error))
         else:
-            found.append(Check(what, _named(about), None))
+            found.append(Check(what, name, None))
     return found
 
 

@@ -7,9 +7,10 @@ Rule 3: what is missing or unknown is *not* within: an unknown operator, a missi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentbus.errors import Malformed, ProgrammingError
@@ -120,8 +121,14 @@ class Scope:
 
 
 def scope(of: str | Scope) -> Scope:
-    """``of`` as a Scope."""
-    return of if isinstance(of, Scope) else Scope(of)
+    """``of`` as a Scope: itself, a name, or what a scope with caveats is shown as.
+
+    Raises:
+        Malformed: ``malformed.scope``. ProgrammingError: ``usage.scope``.
+    """
+    if isinstance(of, Scope):
+        return of
+    return _parse(of) if isinstance(of, str) and of.endswith("]") else Scope(of)
 
 
 def scopes(of: Iterable[str | Scope]) -> tuple[Scope, ...]:
@@ -221,6 +228,45 @@ def _caveat(item: tuple[str, AtMost | OneOf | Prefix | Before]) -> Caveat:
     if isinstance(of, Before) and of.instant.tzinfo is not None:
         return Caveat(fact, "before", int(of.instant.timestamp() * 1_000_000))
     raise ProgrammingError("usage.scope", f"{fact}={of!r}: {CODES['usage.scope']}")
+
+
+_SHOWN: Final = re.compile(r"\s*([^\s≤<∈^=,{}]{1,64})\s*(≤|<=|<|∈|\^)\s*(\{[^{}]*\}|[^{},]+?)\s*(?:,|$)")
+
+
+def _parse(text: str) -> Scope:
+    """``pay:send[amount<=100, to∈{a,b}, path^/x/, at<2026-01-01T00:00Z]``: what :meth:`Scope.__str__` shows."""
+    name, _, rest = text[:-1].partition("[")
+    made, caveats, at = Scope(name), [], 0
+    while at < len(rest):
+        found = _SHOWN.match(rest, at)
+        if found is None:
+            raise ProgrammingError("usage.scope", f"{text!r}: cannot be read from {rest[at:]!r}")
+        fact, op, value = found.groups()
+        caveats.append(_caveat((fact, _bound(op, value, text))))
+        at = found.end()
+    order = [_caveat_order(c) for c in sorted(caveats, key=_caveat_order)]
+    if not caveats or len(set(order)) != len(order):
+        raise ProgrammingError("usage.scope", f"{text!r}: one caveat or more, each fact and operator once")
+    object.__setattr__(made, "caveats", tuple(sorted(caveats, key=_caveat_order)))
+    return made
+
+
+def _bound(op: str, value: str, text: str) -> AtMost | OneOf | Prefix | Before:
+    try:
+        if op in ("≤", "<="):
+            return AtMost(int(value))
+        if op == "∈" and value.startswith("{"):
+            return OneOf(*(item.strip() for item in value[1:-1].split(",") if item.strip()))
+        if op == "^" and not value.startswith("{"):
+            return Prefix(value)
+        if op == "<":
+            number = value.isascii() and value.isdigit()
+            return Before(
+                datetime.fromtimestamp(int(value) / 1_000_000, UTC) if number else datetime.fromisoformat(value)
+            )
+    except (ValueError, OverflowError) as error:
+        raise ProgrammingError("usage.scope", f"{text!r}: {error}") from error
+    raise ProgrammingError("usage.scope", f"{text!r}: {CODES['usage.scope']}")
 
 
 def _caveat_order(caveat: Caveat) -> tuple[str, str]:

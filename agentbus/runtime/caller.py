@@ -22,7 +22,7 @@ from agentbus.protocol.events import Answered
 from agentbus.protocol.exchange import Exchange
 from agentbus.runtime import problems
 from agentbus.runtime.discovery import AgentCard, Discover, card_of
-from agentbus.runtime.links import extend
+from agentbus.runtime.links import conversation_id, extend, lifetime
 from agentbus.runtime.message import Request, StreamRequest, answer_type, decode_answer, encode_body, type_of
 from agentbus.runtime.node import Node
 from agentbus.runtime.tape import Tape, Waiting
@@ -158,21 +158,28 @@ class Caller:
         expires_in: float = 600,
         depth: int = 0,
         purpose: str = "",
+        conversation: str | None = None,
+        pin: bool = False,
     ) -> Authority:
         """A longer-lived authority for ``to``: one more link on this caller's own chain.
 
+        Args:
+            conversation: The only conversation it counts in (:attr:`Session.conversation`).
+            pin: Bind it to the identity key that ``to`` has now.
+
         Raises:
-            Denied: ``denied.no_depth``, ``denied.not_held``.
+            Denied: ``denied.no_depth``, ``denied.not_held``. ProgrammingError: ``usage.expires``, ``usage.grant``.
         """
-        seconds, node = expires_in, self._node
-        given = [to, [str(s) for s in scopes], list(targets), seconds, depth, purpose]
+        node = self._node
+        given = [to, [str(s) for s in scopes], list(targets), expires_in, depth, purpose, conversation, pin]
 
         def make() -> Authority:
             held, now = self.authority, node.clock.now()
             link = extend(
                 held, self._voice, node.name_id(to), scopes, trust=node.source.trust, now=now,
-                expires=now + int(seconds * SECOND), link_id=node._entropy(16),
-                targets=[node.name_id(t) for t in targets], depth=depth, purpose=purpose,
+                expires=now + lifetime(expires_in), link_id=node._entropy(16),
+                targets=[node.name_id(t) for t in targets], depth=depth, purpose=purpose, pin=pin,
+                conversation=conversation_id(conversation),
             )  # fmt: skip
             return Authority.from_bytes(encode_chain((*held.links, link)))
 
@@ -323,7 +330,7 @@ class Session(Caller):
 
     def __init__(self, node: Node, voice: Voice, authority: Authority) -> None:
         self._node, self._voice, self._authority = node, voice, authority
-        self._conversation = node._entropy(16)
+        self._conversation = authority.conversation or node._entropy(16)
 
     @property
     def authority(self) -> Authority:

@@ -307,9 +307,9 @@ def test_an_explanation_names_every_reason_and_what_would_change_it(world: World
     assert refused == [
         ("target", "link 0, user/alice to carol", "denied.target"),
         ("target", "link 1, carol to dave", "denied.target"),
-        ("scope", "link 0, user/alice to carol", "denied.scope"),
-        ("scope", "link 1, carol to dave", "denied.scope"),
-        ("ceiling", "dave", "denied.ceiling"),
+        ("scope", "link 0, user/alice to carol: pay", "denied.scope"),
+        ("scope", "link 1, carol to dave: pay", "denied.scope"),
+        ("ceiling", "dave: pay", "denied.ceiling"),
     ]
     assert all(c.refused.details["allow"] for c in checks if c.refused)
 

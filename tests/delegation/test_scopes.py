@@ -21,6 +21,7 @@ from agentbus.delegation.scope import (
     covers,
     decode_scopes,
     encode_scopes,
+    scope,
     scopes,
     within,
 )
@@ -276,3 +277,31 @@ def test_arbitrary_scopes_raise_malformed_alone(wire: Any) -> None:
     except Malformed:
         return
     assert encode_scopes(found) == wire
+
+
+TEXTS = st.from_regex(r"[a-z0-9./ -]*[a-z0-9]", fullmatch=True).map(str.strip)
+INSTANTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+SHOWN = st.one_of(
+    st.integers(-(10**12), 10**12).map(AtMost),
+    st.lists(TEXTS, max_size=3).map(lambda values: OneOf(*values)),
+    st.from_regex(r"/[a-z0-9/.]{0,10}", fullmatch=True).map(Prefix),
+    INSTANTS.map(Before),
+)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), SHOWN, max_size=4))
+def test_a_scope_is_read_as_it_is_shown(caveats: dict[str, Any]) -> None:
+    made = Scope("pay:send", **caveats)
+    assert scope(str(made)) == made
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["pay[]", "pay[amount]", "pay[amount<=]", "pay[amount<=1.5]", "pay[amount<=1,amount<=2]", "pay[to∈a]",
+     "pay[at<noon]", "pay[path^{a}]", "pay[amount<=5,]x]", "pay[=5]", "pay[amount>5]", "[amount<=5]",
+     "pay[at<2026-01-01T00:00]"],
+)  # fmt: skip
+def test_a_scope_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises((ProgrammingError, Malformed)) as caught:
+        scope(text)
+    assert caught.value.code in ("usage.scope", "malformed.scope")
