@@ -120,11 +120,11 @@ def zmq_transport(curve: CurveKey, *, listen: str | None, advertise: str | None 
     return ZmqTransport(secret_key=curve.secret, public_key=curve.public, listen=listen, advertise=advertise)
 
 
-def file_log(folder: Path, *, key: SigningKey, origin: str, now: int) -> LogStore:
-    """A log in files."""
-    from agentbus.logstore.files import FileLog
+def file_log(folder: Path, *, key: SigningKey, domain: str, node: str, now: int) -> LogStore:
+    """The log of a node in files, in the epoch it is in."""
+    from agentbus.logstore.epochs import open_epoch
 
-    return FileLog.open(folder, key=key, origin=origin, now=now)
+    return open_epoch(folder, key=key, domain=domain, node=node, now=now)
 
 
 def log_folder(node: str) -> Path:

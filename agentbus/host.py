@@ -188,7 +188,7 @@ def open_log(folder: Path, domain: str, node: str, clock: Clock) -> tuple[LogSto
             out.write(key.seed)
             out.flush()
             os.fsync(out.fileno())
-    return file_log(folder, key=key, origin=f"agentbus.{domain}/{node}/1", now=clock.now()), key
+    return file_log(folder, key=key, domain=domain, node=node, now=clock.now()), key
 
 
 def _write(path: Path, data: dict[str, str]) -> None:

@@ -403,6 +403,11 @@ def sync_example() -> str:
     return _block(_hex(encode_sync("poll", 1, 0)))
 
 
+def log_example() -> str:
+    vector = _vector("log")
+    return _block(vector["checkpoint"] + "\n" + vector["proofs"][1].rstrip("\n"))
+
+
 EXAMPLES: Final[dict[str, Callable[[], str]]] = {
     "pae-types": pae_types,
     "pae-example": pae_example,
@@ -415,6 +420,7 @@ EXAMPLES: Final[dict[str, Callable[[], str]]] = {
     "instance-example": instance_example,
     "head-example": head_example,
     "sync-example": sync_example,
+    "log-example": log_example,
 }
 _MARK: Final = re.compile(r"<!-- generated: ([a-z-]+) -->\n.*?<!-- end -->", re.DOTALL)
 

@@ -28,6 +28,11 @@ class LogStore(Protocol):
         """The newest checkpoint that was signed over this log, if there is one."""
         ...
 
+    @property
+    def previous(self) -> bytes | None:
+        """The newest note known of the epoch before this one; None in the first."""
+        ...
+
     def append(self, entries: Sequence[bytes]) -> None:
         """Put entries on the record, in order; they are on it when this returns, as far as the durability goes.
 

@@ -62,6 +62,7 @@ class FileLog:
         self, folder: Path, key: SigningKey, origin: str, durability: Durability, lock: int, now: int, boot: str
     ) -> None:
         self.folder, self.origin = folder, origin
+        self.previous: bytes | None = None
         self._key, self._durability, self._lock = key, durability, lock
         self._state = StateRow(folder / "state.sqlite", origin, boot)
         try:

@@ -32,6 +32,7 @@ class MemoryLog:
         parse_origin(origin)
         self.origin = origin
         self.published: bytes | None = None
+        self.previous: bytes | None = None
         self._key = key
         self._entries: list[bytes] = []
         self._blobs: dict[bytes, bytes] = {}

@@ -54,7 +54,9 @@ class Recorder:
 
     def opened(self, now: int, *, node: str, domain: str, software: str) -> None:
         """The log goes on here."""
-        self._pending.append(entry.opened(self._next, now, node=node, domain=domain, software=software))
+        previous = self.log.previous if self._next == 0 else None
+        row = entry.opened(self._next, now, node=node, domain=domain, software=software, previous=previous)
+        self._pending.append(row)
         self.flush()
 
     def closed(self, now: int) -> None:

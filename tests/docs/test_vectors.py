@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agentbus.crypto.box import box_name, close_box, open_box
 from agentbus.crypto.keys import SigningKey, VerifyKey
 from agentbus.crypto.merkle import empty_root, leaf_hash, root_from_path, verify_consistency
 from agentbus.crypto.signing import Purpose, pae, sign, verify
@@ -16,6 +17,10 @@ from agentbus.delegation.chain import verify_chain
 from agentbus.delegation.grant import chain_digest
 from agentbus.delegation.trust import Trust
 from agentbus.errors import AgentBusError, BadSignature
+from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
+from agentbus.log.entry import EntryKind, decode_entry
+from agentbus.log.tiles import ENTRIES, TileReader, decode_bundle, tile_path
+from agentbus.log.tlogproof import decode_log_proof, encode_log_proof, verify_log_proof
 from agentbus.protocol.opening import Party, open_envelope
 from agentbus.wire.header import Header
 from agentbus.wire.ids import parse_id
@@ -211,3 +216,68 @@ def test_a_frame(case: Any) -> None:
         assert message.authority.holder == expect["holder"]
         assert message.authority.user == expect["user"]
         assert message.handover.holder == expect["handed_to"]
+
+
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LOG = load("log")
+
+
+def test_entries_and_their_leaves() -> None:
+    kinds = []
+    for at, (item, leaf) in enumerate(zip(LOG["entries"], LOG["leaves"], strict=True)):
+        data = bytes.fromhex(item["data"])
+        found = decode_entry(data)
+        kinds.append(EntryKind(found.kind))
+        assert (kinds[-1].name, found.position, leaf_hash(data).hex()) == (item["kind"], at, leaf)
+    assert set(kinds) == set(EntryKind)
+
+
+def test_a_checkpoint_and_the_tiles_under_it() -> None:
+    key = SigningKey(bytes.fromhex(LOG["seed"]))
+    said = verify_checkpoint(LOG["checkpoint"].encode(), LOG["origin"], key.public)
+    tiles = {path: bytes.fromhex(data) for path, data in LOG["tiles"].items()}
+    assert key.public.raw.hex() == LOG["public"] and said.size == len(LOG["entries"])
+    reader = TileReader(said.size, tiles.get)
+    assert reader.root() == said.root and [reader.leaf(at).hex() for at in range(said.size)] == LOG["leaves"]
+    bundle = tiles[tile_path(ENTRIES, 0, said.size)]
+    assert [data.hex() for data in decode_bundle(bundle)] == [item["data"] for item in LOG["entries"]]
+    assert sign_checkpoint(LOG["origin"], said.size, said.root, key).decode() == LOG["checkpoint"]
+
+
+@pytest.mark.parametrize("text", LOG["proofs"])
+def test_a_log_proof(text: str) -> None:
+    proof = decode_log_proof(text.encode())
+    data = bytes.fromhex(LOG["entries"][proof.position]["data"])
+    verify_log_proof(proof, data, LOG["origin"], VerifyKey(bytes.fromhex(LOG["public"])))
+    assert encode_log_proof(proof).decode() == text
+
+
+def test_a_box() -> None:
+    content, key, box, name = (bytes.fromhex(LOG["box"][part]) for part in ("content", "key", "box", "name"))
+    assert close_box(content, key) == box and open_box(box, key) == content and box_name(box) == name
+
+
+@pytest.mark.parametrize("case", LOG["invalid"]["entries"], ids=lambda c: c["name"])
+def test_an_entry_that_must_be_refused(case: Any) -> None:
+    with pytest.raises(AgentBusError) as caught:
+        decode_entry(bytes.fromhex(case["data"]))
+    assert caught.value.code == case["code"]
+
+
+@pytest.mark.parametrize("case", LOG["invalid"]["proofs"], ids=lambda c: c["name"])
+def test_a_log_proof_that_must_be_refused(case: Any) -> None:
+    data = bytes.fromhex(LOG["entries"][case["entry"]]["data"])
+    with pytest.raises(AgentBusError) as caught:
+        proof = decode_log_proof(case["proof"].encode())
+        verify_log_proof(proof, data, LOG["origin"], VerifyKey(bytes.fromhex(LOG["public"])))
+    assert caught.value.code == case["code"]
+
+
+def test_origins() -> None:
+    for text in LOG["origins"]["good"]:
+        assert str(parse_origin(text)) == text
+    for text in LOG["origins"]["invalid"]:
+        with pytest.raises(AgentBusError) as caught:
+            parse_origin(text)
+        assert caught.value.code == "malformed.origin"

@@ -11,12 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentbus.crypto.box import box_name, close_box
 from agentbus.crypto.keys import SigningKey, thumbprint
 from agentbus.crypto.merkle import Tree, leaf_hash, root_and_paths, root_of
 from agentbus.crypto.signing import Purpose, pae, sign
 from agentbus.delegation.grant import Grant, Link, chain_digest, encode_link
 from agentbus.delegation.scope import AtMost, OneOf, Scope, scopes
 from agentbus.delegation.statements import KeyEvent, Revocation, Signed, directory_id
+from agentbus.log import entry
+from agentbus.log.checkpoint import sign_checkpoint
+from agentbus.log.tiles import ENTRIES, TileTree, encode_bundle, tile_path
+from agentbus.log.tlogproof import LogProof, encode_log_proof
 from agentbus.protocol.sealing import Batch, Draft, batch_body, commit_body
 from agentbus.testing.draw import (
     NOON,
@@ -497,12 +502,117 @@ def other_handover(of: World) -> bytes:
     return encode_link(made[-1])
 
 
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ORIGIN = "agentbus.local.test/carol/1"
+
+
+def log_entries() -> list[bytes]:
+    """One entry of each kind, in the order of a small log."""
+    of = world()
+    carol, dave = of["carol"], of["dave"]
+    chain = chain_bytes(draw_chain("alice -[docs:*]-> dave", world=of))
+    header = Header(
+        1, Kind.REQUEST, seed("id")[:16], seed("conversation")[:16], dave.id, dave.running.instance_id,
+        dave.instance.id, 1, carol.id, carol.running.instance_id, 1, None, None, None, None, "Ask", of.now,
+        of.now + 60 * SECOND, "application/json", 2, commit_body(seed("salt"), b"{}"), chain_digest(chain), None,
+        of.trust.size, of.trust.revocation_seq, None, None, 0, [],
+    )  # fmt: skip
+    draft = Draft(encode_header(header), chain, b"", seed("salt"), b"{}")
+    batch = Batch.prepare([draft], key_id=dave.instance.id, instance_id=dave.running.instance_id)
+    proof = batch.proofs(sign(dave.instance, Purpose.BATCH, batch.to_sign))[0]
+    note = sign_checkpoint("agentbus.local.test/dave/1", 3, seed("root"), SigningKey(seed("dave's log")))
+    common: Json = {
+        "connection": dave.curve.public, "header": draft.header, "proof": proof, "statement": seed("statement"),
+        "body": box_name(close_box(seed("salt") + b"{}", seed("box key"))), "chain": chain_digest(chain),
+        "handover": None, "note": b"",
+    }  # fmt: skip
+    digest = draft.digest
+    return [
+        entry.opened(0, NOON, node="carol", domain=of.domain, software="agentbus"),
+        entry.received(1, NOON, **common, code="ok", directory_size=of.trust.size, revocation_seq=0,
+                       policy_version="1"),
+        entry.step(2, NOON, digest=digest, step=entry.StepKind.CALL, name="look up", given=None, number=1, began=NOON,
+                   outcome=entry.Outcome.RESULT, result=seed("a box")),
+        entry.sent(3, NOON, **{**common, "note": note}),
+        entry.unsent(4, NOON, digest=digest, reason="the connection takes no more"),
+        entry.receipt(5, NOON, digest=digest, receipt=None, code="expired"),
+        entry.rejected(6, NOON, connection=None, code="malformed.frame", digest=seed("frame"), sample=b"junk"),
+        entry.dropped(7, NOON, connection=None, count=990),
+        entry.peer_checkpoint(8, NOON, connection=dave.curve.public, note=note),
+        entry.redaction(9, NOON, commitment=header.body_commitment, authority="user/alice", reason="asked"),
+        entry.gap(10, NOON, reason="torn", durable=8, cut=17),
+        entry.closed(11, NOON, reason="clean"),
+    ]  # fmt: skip
+
+
+def log() -> Json:
+    """A log with an entry of each kind, its checkpoint, tiles and proofs; and what must be refused."""
+    entries, key = log_entries(), SigningKey(seed("carol's log"))
+    leaves = [leaf_hash(data) for data in entries]
+    tree = Tree(leaves)
+    note = sign_checkpoint(ORIGIN, len(entries), tree.root(), key)
+    tiles = TileTree()
+    tiles.extend(leaves)
+    files = {tile.path: tile.data for tile in tiles.partial()}
+    files[tile_path(ENTRIES, 0, len(entries))] = encode_bundle(entries)
+    proofs = [encode_log_proof(LogProof(at, tree.inclusion(at), note)) for at in (0, 1, 11)]
+    box = close_box(seed("salt") + b"{}", seed("box key"))
+    names = [entry.EntryKind(entry.decode_entry(data).kind).name for data in entries]
+    other = sign_checkpoint("agentbus.local.test/carol/2", len(entries), tree.root(), key)
+    forged = sign_checkpoint(ORIGIN, len(entries), tree.root(), SigningKey(seed("another")))
+    row = pack_parts(entries[-1])
+    invalid_entries = [
+        ("an unknown kind", bytes(pack([99, *row[1:]])), "malformed.entry"),
+        ("a position too many", bytes(pack([*row, 0])), "malformed.entry"),
+        ("text that is bytes", bytes(pack([*row[:3], b"clean"])), "malformed.entry"),
+        ("a negative position", bytes(pack([row[0], -1, *row[2:]])), "malformed.entry"),
+        ("an integer in a longer form", entries[-1].replace(b"\x0b", b"\xcc\x0b", 1), "malformed.not_canonical"),
+        ("bytes left over", entries[-1] + b"\0", "malformed.codec"),
+    ]
+    invalid_proofs = [
+        ("of another entry", 1, proofs[0], "reject.not_included"),
+        ("a path cut short", 0, cut_line(proofs[0], 2), "malformed.path"),
+        ("an index with a leading zero", 0, proofs[0].replace(b"index 0", b"index 00"), "malformed.tlog_proof"),
+        ("a checkpoint of another epoch", 0, proofs[0].replace(note, other), "note.not_signed"),
+        ("a checkpoint by another key", 0, proofs[0].replace(note, forged), "note.not_signed"),
+        ("a checkpoint whose size was changed", 0, proofs[0].replace(b"\n12\n", b"\n13\n"), "key.bad_signature"),
+    ]
+    return {
+        "origin": ORIGIN,
+        "seed": key.seed.hex(),
+        "public": key.public.raw.hex(),
+        "entries": [{"kind": name, "data": data.hex()} for name, data in zip(names, entries, strict=True)],
+        "leaves": [leaf.hex() for leaf in leaves],
+        "checkpoint": note.decode(),
+        "tiles": {path: data.hex() for path, data in sorted(files.items())},
+        "proofs": [proof.decode() for proof in proofs],
+        "box": {"content": (seed("salt") + b"{}").hex(), "key": seed("box key").hex(), "box": box.hex(),
+                "name": box_name(box).hex()},
+        "origins": {"good": [ORIGIN, "agentbus.a/b.c-d_e/999"], "invalid": [
+            "agentbus.local.test/carol", "agentbus.Local/carol/1", "agentbus.a/b/0", "agentbus.a/b/01", "x.a/b/1"]},
+        "invalid": {
+            "entries": [{"name": n, "data": data.hex(), "code": code} for n, data, code in invalid_entries],
+            "proofs": [
+                {"name": n, "entry": at, "proof": p.decode(), "code": code} for n, at, p, code in invalid_proofs
+            ],
+        },
+    }  # fmt: skip
+
+
+def cut_line(text: bytes, number: int) -> bytes:
+    """The text without one of its lines."""
+    lines = text.split(b"\n")
+    return b"\n".join([*lines[:number], *lines[number + 1 :]])
+
+
 FILES: dict[str, Callable[[], Json]] = {
     "keys.json": keys,
     "merkle.json": merkle,
     "directory.json": directory,
     "chain.json": chains,
     "envelope.json": envelopes,
+    "log.json": log,
 }
 
 
