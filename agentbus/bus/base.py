@@ -83,6 +83,7 @@ class Bus(Caller):
         Args:
             url: The pinned bus URL; else ``AGENTBUS_URL``, else the profile.
             identity: Who speaks: an identity, the name of one that was enrolled here, else ``AGENTBUS_IDENTITY``.
+                A name without a key file is enrolled first where ``AGENTBUS_ENROLMENT_TOKEN_FILE`` names its token.
             listen: Where to bind (``tcp://0.0.0.0:7500``); else ``AGENTBUS_LISTEN``; by default a free loopback port.
                 An empty text: this node only dials out.
             advertise: What others dial instead, where that differs; else ``AGENTBUS_ADVERTISE``.
@@ -94,7 +95,8 @@ class Bus(Caller):
         async def start() -> Bus:
             from agentbus.bus.opening import connect_bus, speaking_as
 
-            where, who = find_url(url), speaking_as(identity)
+            where = find_url(url)
+            who = await speaking_as(identity, where)
             bind = listen if listen is not None else os.environ.get("AGENTBUS_LISTEN", "tcp://127.0.0.1:*")
             known_as = advertise or os.environ.get("AGENTBUS_ADVERTISE")
             return await connect_bus(where, who, listen=bind or None, advertise=known_as)

@@ -33,18 +33,34 @@ CODES: Final = {
 }
 
 
-def speaking_as(of: Identity | str | None) -> Identity:
+async def speaking_as(of: Identity | str | None, url: BusUrl) -> Identity:
     """The identity itself, the one enrolled here under a name, or the environment's.
 
+    Where it has no key file yet and ``AGENTBUS_ENROLMENT_TOKEN_FILE`` names a token, it is enrolled first: the first
+    start of a container is like every other.
+
     Raises:
-        ConfigError: ``config.no_identity``. KeyFileError: it has no good key file.
+        ConfigError: ``config.no_identity``, ``config.token``. KeyFileError: it has no good key file.
+        DirectoryRefused: ``directory.token``: the token is used up, too old or another's.
     """
     if isinstance(of, Identity):
         return of
     name = of or os.environ.get("AGENTBUS_IDENTITY")
     if not name:
         raise ConfigError("config.no_identity", "pass identity=, or set AGENTBUS_IDENTITY to a name enrolled here")
-    return Identity.load(name)
+    file = os.environ.get("AGENTBUS_ENROLMENT_TOKEN_FILE")
+    if not file or key_path(name).exists():
+        return Identity.load(name)
+    return await enrol_identity(name, _token(file, name), str(url))
+
+
+def _token(file: str, name: str) -> str:
+    try:
+        return Path(file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "config.token", f"{name} has no key file yet, and its token file {file} cannot be read"
+        ) from error
 
 
 async def connect_bus(
