@@ -5,7 +5,6 @@ Bounded for each key, so that a peer who signs a flood forgets only its own.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 
 from agentbus.crypto.keys import VerifyKey
@@ -13,7 +12,7 @@ from agentbus.crypto.signing import Purpose, pae
 
 
 class SignatureCache:
-    """Verified (key, purpose, body, signature) quadruples, by digest, least recently used first out.
+    """Verified (key, purpose, body, signature) quadruples, least recently used first out.
 
     Args:
         keys: How many keys are remembered.
@@ -23,7 +22,7 @@ class SignatureCache:
     def __init__(self, keys: int = 4096, per_key: int = 256) -> None:
         self._keys = keys
         self._per_key = per_key
-        self._seen: OrderedDict[bytes, OrderedDict[bytes, None]] = OrderedDict()
+        self._seen: OrderedDict[bytes, OrderedDict[tuple[bytes, bytes, bytes], None]] = OrderedDict()
 
     def verify(self, key: VerifyKey, purpose: Purpose, body: bytes, signature: bytes) -> None:
         """As :func:`agentbus.crypto.signing.verify`, remembered.
@@ -31,20 +30,19 @@ class SignatureCache:
         Raises:
             BadSignature: ``key.bad_signature``; never remembered.
         """
-        signed = pae(purpose, body)
-        digest = hashlib.sha256(signature + signed).digest() if len(signature) == 64 else b""
+        what = (body, signature, purpose.prefix)
         mine = self._seen.get(key.raw)
-        if mine is not None and digest in mine:
-            mine.move_to_end(digest)
+        if mine is not None and what in mine:
+            mine.move_to_end(what)
             self._seen.move_to_end(key.raw)
             return
-        key.verify(signed, signature)
+        key.verify(pae(purpose, body), signature)
         if mine is not None:
             self._seen.move_to_end(key.raw)
         else:
             mine = self._seen[key.raw] = OrderedDict()
             if len(self._seen) > self._keys:
                 self._seen.popitem(last=False)
-        mine[digest] = None
+        mine[what] = None
         if len(mine) > self._per_key:
             mine.popitem(last=False)

@@ -22,10 +22,13 @@ class Purpose(StrEnum):
     REVOCATION = "application/vnd.agentbus.revocation.v1"
     POP = "application/vnd.agentbus.pop.v1"
 
+    def __init__(self, value: str) -> None:
+        self.prefix = b"DSSEv1 %d %s " % (len(value), value.encode())
+
 
 def pae(purpose: Purpose, body: bytes) -> bytes:
     """DSSE v1 PAE: ``DSSEv1 SP len(type) SP type SP len(body) SP body``."""
-    return b"DSSEv1 %d %s %d %s" % (len(purpose.value), purpose.value.encode(), len(body), body)
+    return b"%b%d %b" % (purpose.prefix, len(body), body)
 
 
 def sign(key: SigningKey, purpose: Purpose, body: bytes) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from agentbus.crypto.cache import SignatureCache
@@ -18,6 +18,7 @@ from agentbus.crypto.keys import VerifyKey, checked_key
 from agentbus.crypto.signing import Purpose, verify
 from agentbus.delegation.drawing import tree
 from agentbus.delegation.grant import Link, chain_digest, decode_link, decode_links, encode_chain, targets_within
+from agentbus.delegation.memory import Memory
 from agentbus.delegation.scope import all_within
 from agentbus.delegation.statements import directory_id
 from agentbus.delegation.trust import USABLE, NeedsTrust, Trust
@@ -105,7 +106,12 @@ class Authority:
         """When it ends."""
         return datetime.fromtimestamp(self.expires_at / 1_000_000, UTC)
 
-    @property
+    @cached_property
+    def digest(self) -> bytes:
+        """The chain digest that a header commits to."""
+        return chain_digest(self.data)
+
+    @cached_property
     def expires_at(self) -> int:
         """When it ends, in microseconds."""
         return min(link.grant.expires for link in self.links)
@@ -140,19 +146,27 @@ def verify_chain(data: bytes, *, trust: Trust, now: int, cache: SignatureCache |
         data: The chain section as it came.
         trust: Keys, states and revocations.
         now: Instant, microseconds.
-        cache: Remembers signatures that verified.
+        cache: Remembers signatures that verified, and a :class:`Memory` what was found good.
 
     Raises:
         Malformed: the bytes are no chain.
         Rejected: a code of this module; ``details["link"]`` is the failing link's number.
         NeedsTrust: instance keys whose statements are not known here yet.
     """
+    memory = cache if isinstance(cache, Memory) and len(data) <= _SHORT else None
+    if memory is not None:
+        known: Authority | None = memory.recall(data, trust, now)
+        if known is not None:
+            return known
     links = _structure(data)
     _need_instances([link.grant.issuer_key for link in links[1:]], trust)
     for at, link in enumerate(links):
         _judge(link, links[at - 1] if at else None, trust, now, cache)
     _judge_holder(links[-1], trust)
-    return Authority(links, data)
+    authority = Authority(links, data)
+    if memory is not None:
+        memory.remember(data, authority, trust, *_window(links, trust))
+    return authority
 
 
 def verify_handover(
@@ -170,11 +184,6 @@ def verify_handover(
     _judge(link, after.links[-1], trust, now, cache)
     _judge_holder(link, trust)
     return Authority(links, extended)
-
-
-def digest_of(authority: Authority) -> bytes:
-    """The chain digest that a header commits to."""
-    return chain_digest(authority.data)
 
 
 # ── form: what the bytes alone tell ──────────────────────────────────────────────────────────────────────────────────
@@ -305,6 +314,13 @@ def _instance_issuer(link: Link, parent: Link, trust: Trust, now: int) -> Verify
     if grant.expires > instance.not_after:
         raise _no("reject.grant_outlives_key", grant.n, "expires after the key that signed it")
     return checked_key(instance.key)
+
+
+def _window(links: tuple[Link, ...], trust: Trust) -> tuple[int, int]:
+    """The instants at which judging these links gives the same answer: from the first on, before the second."""
+    keys = [trust.instances[link.grant.issuer_key] for link in links[1:]]
+    start = max([link.grant.not_before for link in links] + [key.not_before for key in keys]) - LIMITS.skew
+    return start, min([link.grant.expires for link in links] + [key.not_after for key in keys])
 
 
 def _judge_holder(link: Link, trust: Trust) -> None:

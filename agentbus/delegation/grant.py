@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
 from agentbus.delegation.scope import Scope, decode_scopes, encode_scopes
@@ -89,6 +89,12 @@ def encode_link(link: Link) -> bytes:
 
 def chain_digest(data: bytes) -> bytes:
     """What a header commits to: SHA-256 of a chain or handover section."""
+    return _digest(data) if len(data) <= 4096 else hashlib.sha256(data).digest()
+
+
+@lru_cache(maxsize=2048)
+def _digest(data: bytes) -> bytes:
+    """Remembered, because the same chain comes with every message of one task."""
     return hashlib.sha256(data).digest()
 
 

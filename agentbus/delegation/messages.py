@@ -5,7 +5,7 @@ A test reads the source and lets nobody else construct them; handlers are given 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.statements import Instance
@@ -13,8 +13,7 @@ from agentbus.wire.frame import Envelope
 from agentbus.wire.header import Header
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedMessage:
+class VerifiedMessage(NamedTuple):
     """A message we may act on: who sent it and under which authority is proven. Whether it is allowed is not."""
 
     header: Header
@@ -26,8 +25,7 @@ class VerifiedMessage:
     envelope: Envelope  # exactly as it came
 
 
-@dataclass(frozen=True, slots=True)
-class Permitted:
+class Permitted(NamedTuple):
     """A verified message that targets, scopes, ceilings, rights and policy all allow."""
 
     message: VerifiedMessage

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from agentbus.crypto.cache import SignatureCache
 from agentbus.crypto.signing import Purpose
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.decide import Policy, decide
 from agentbus.delegation.grant import chain_digest
+from agentbus.delegation.memory import Memory
 from agentbus.delegation.messages import VerifiedMessage
 from agentbus.delegation.statements import Instance
 from agentbus.delegation.trust import Trust
@@ -112,7 +112,7 @@ class Engine:
         self._kept = Kept()
         self._ready: list[Ready] = []
         self._window = ReplayWindow()
-        self._cache = SignatureCache()
+        self._memory = Memory()
         self._count = 0
 
     # ── who is here ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,7 +174,7 @@ class Engine:
         conversation = conversation or self._entropy(16)
         extensions = [[ACK, False, ack.encode()]] if kind is Kind.SEND else []
         draft = self._lay_out(
-            kind, local, to.principal, to.instance_id, action, body, chain.data, handover, now, deadline, trust,
+            kind, local, to.principal, to.instance_id, action, body, chain, handover, now, deadline, trust,
             conversation=conversation, cause=cause, extensions=extensions,
         )  # fmt: skip
         exchange = Exchange(
@@ -220,7 +220,7 @@ class Engine:
         if carried is None:
             return False
         draft = self._lay_out(
-            kind, local, PrincipalId(exchange.party.principal), exchange.party.instance, action, body, carried.data,
+            kind, local, PrincipalId(exchange.party.principal), exchange.party.instance, action, body, carried,
             b"", now, max(exchange.deadline, now + 1), trust, conversation=exchange.conversation,
             in_reply_to=exchange.digest, stream_index=stream_index,
         )  # fmt: skip
@@ -239,7 +239,7 @@ class Engine:
         if local is None or local.standing is None:
             return
         draft = self._lay_out(
-            Kind.ERROR, local, PrincipalId(header.sender), header.sender_instance, action, body, local.standing.data,
+            Kind.ERROR, local, PrincipalId(header.sender), header.sender_instance, action, body, local.standing,
             b"", now, max(header.deadline, now + 1), trust, conversation=header.conversation,
             in_reply_to=refused.digest,
         )  # fmt: skip
@@ -253,7 +253,7 @@ class Engine:
         instance: bytes,
         action: str,
         body: bytes,
-        chain: bytes,
+        chain: Authority,
         handover: bytes,
         now: int,
         deadline: int,
@@ -265,7 +265,7 @@ class Engine:
         stream_index: int | None = None,
         extensions: list[list[Any]] | None = None,
     ) -> Draft:
-        if len(body) + len(chain) + len(handover) + self._limits.header + self._limits.note > self._limits.frame:
+        if len(body) + len(chain.data) + len(handover) + self._limits.header + self._limits.note > self._limits.frame:
             raise Rejected("request.too_large", f"{len(body)} bytes do not fit into one frame")
         salt = self._entropy(32)
         local.seq += 1
@@ -275,10 +275,10 @@ class Engine:
             1, int(kind), self._entropy(16), conversation, local.principal, local.instance_id, local.key_id, local.seq,
             recipient, instance, peer_seq, None, stream_index, in_reply_to, cause, action, now,
             min(deadline, now + self._limits.lifetime), "application/json", len(body), commit_body(salt, body),
-            chain_digest(chain), chain_digest(handover) if handover else None, trust.size, trust.revocation_seq, None,
+            chain.digest, chain_digest(handover) if handover else None, trust.size, trust.revocation_seq, None,
             None, self._flags, extensions or [],
         )  # fmt: skip
-        return Draft(encode_header(header), chain, handover, salt, body)
+        return Draft.of(encode_header(header), chain.data, handover, salt, body)
 
     def take_batches(self) -> list[ToSign]:
         """What waits to be signed: at most 64 of one instance together."""
@@ -293,7 +293,8 @@ class Engine:
 
     def attach(self, signed: ToSign, signature: bytes) -> None:
         """Attach a batch's signature; its frames are ready now."""
-        frames, proofs = signed.batch.attach(signature), signed.batch.proofs(signature)
+        proofs = signed.batch.proofs(signature)
+        frames = signed.batch.frames(proofs)
         for (exchange, route), frame, proof, draft in zip(
             signed.places, frames, proofs, signed.batch.drafts, strict=True
         ):
@@ -319,7 +320,7 @@ class Engine:
         try:
             message = open_envelope(
                 data, me=self._me, trust=trust, now=now, seen=self._window.seen, exchanges=self._party, peer=peer,
-                limits=self._limits, cache=self._cache, purpose=self.purpose,
+                limits=self._limits, cache=self._memory, purpose=self.purpose,
             )  # fmt: skip
         except AgentBusError as error:
             return Refused(error, error.about, error.digest, route)

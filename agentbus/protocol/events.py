@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentbus.delegation.messages import Permitted, VerifiedMessage
 from agentbus.errors import AgentBusError
@@ -11,8 +10,7 @@ from agentbus.protocol.exchange import Exchange
 from agentbus.wire.header import Header
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A permitted message waits for its handler."""
 
     permitted: Permitted
@@ -20,32 +18,28 @@ class Asked:
     route: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """An exchange that this side opened moved: a reply, an error, an item, an end, a receipt or progress."""
 
     exchange: Exchange
     message: VerifiedMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Steered:
+class Steered(NamedTuple):
     """The caller cancelled, or gave credit."""
 
     exchange: Exchange
     message: VerifiedMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Stray:
+class Stray(NamedTuple):
     """A verified message that the exchange's table has no place for: late or repeated."""
 
     exchange: Exchange
     message: VerifiedMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """An exchange ended without an answer: expired or gone; or by the message that showed a gap in its stream."""
 
     exchange: Exchange
@@ -53,15 +47,13 @@ class Ended:
     message: VerifiedMessage | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """The connection of an open exchange broke; it may go on over another one."""
 
     exchange: Exchange
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """A frame was not accepted. ``header`` is set only where the signature had verified."""
 
     error: AgentBusError

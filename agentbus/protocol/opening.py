@@ -24,6 +24,7 @@ from agentbus.crypto.merkle import leaf_hash, root_from_path
 from agentbus.crypto.signing import Purpose, verify
 from agentbus.delegation.chain import Authority, verify_chain, verify_handover
 from agentbus.delegation.grant import chain_digest, decode_link
+from agentbus.delegation.memory import Memory
 from agentbus.delegation.messages import VerifiedMessage
 from agentbus.delegation.statements import Instance
 from agentbus.delegation.trust import NeedsTrust, Trust
@@ -112,7 +113,7 @@ def open_envelope(
         raise NeedsTrust([header.sender_key])
     if peer is not None and peer != sender.curve_key:  # (8)
         raise Rejected("reject.connection", f"{header.sender} is not at this connection")
-    _require_sender_key(header, sender, trust, now)  # (9)
+    _require_sender_key(header, sender, trust, now, cache)  # (9)
     root = root_from_path(digest, proof.position, proof.n, proof.path)  # (10)
     signed = batch_body(header.sender_key, header.sender_instance, proof.n, root)
     if (header.flags & Flag.REPLAY != 0) != (purpose is Purpose.REPLAY_BATCH):
@@ -149,14 +150,16 @@ def _require_lifetime(header: Header, now: int, limits: Limits) -> None:
         raise Rejected("reject.expired", "the deadline has passed")
 
 
-def _require_sender_key(header: Header, sender: Instance, trust: Trust, now: int) -> None:
+def _require_sender_key(
+    header: Header, sender: Instance, trust: Trust, now: int, cache: SignatureCache | None
+) -> None:
     if (
         sender.principal != header.sender
         or sender.instance_id != header.sender_instance
         or "envelope" not in sender.purposes
     ):
         raise Rejected("reject.sender_key", f"not a key of {header.sender} for envelopes")
-    code = trust.refuses(sender, now)
+    code = cache.refuses(sender, trust, now) if isinstance(cache, Memory) else trust.refuses(sender, now)
     if code is not None:
         raise Rejected(code, f"the key, instance or principal behind {header.sender} counts no more")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from agentbus.crypto.merkle import leaf_hash, root_and_paths
 from agentbus.wire.frame import Envelope, Proof, encode_frame, encode_proof
@@ -31,19 +31,20 @@ def batch_body(key_id: bytes, instance_id: bytes, n: int, root: bytes) -> bytes:
     return _BATCH.pack(1, key_id, instance_id, n, root)
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """One envelope, laid out and not yet signed."""
+class Draft(NamedTuple):
+    """One envelope, laid out and not yet signed. Make one with :meth:`of`."""
 
     header: bytes
     chain: bytes
     handover: bytes
     salt: bytes
     body: bytes
-    digest: bytes = field(init=False)  # the message digest: the leaf hash of the header
+    digest: bytes  # the message digest: the leaf hash of the header
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", leaf_hash(self.header))
+    @classmethod
+    def of(cls, header: bytes, chain: bytes, handover: bytes, salt: bytes, body: bytes) -> Draft:
+        """A draft, named by its digest."""
+        return cls(header, chain, handover, salt, body, leaf_hash(header))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,13 @@ class Batch:
         n = len(self.drafts)
         return [encode_proof(Proof(signature, n, at, path)) for at, path in enumerate(self.paths)]
 
-    def attach(self, signature: bytes, note: bytes = b"") -> list[bytes]:
+    def attach(self, signature: bytes) -> list[bytes]:
         """The frames, in the order of the drafts."""
+        return self.frames(self.proofs(signature))
+
+    def frames(self, proofs: Sequence[bytes], note: bytes = b"") -> list[bytes]:
+        """The same, from proofs that were made before."""
         return [
             encode_frame(Envelope(draft.header, proof, draft.chain, draft.handover, note, draft.salt, draft.body))
-            for draft, proof in zip(self.drafts, self.proofs(signature), strict=True)
+            for draft, proof in zip(self.drafts, proofs, strict=True)
         ]

@@ -34,6 +34,7 @@ from agentbus.protocol.engine import Engine, Ready, ToSign
 from agentbus.protocol.events import Answered, Asked, Ended, Event, Steered
 from agentbus.protocol.exchange import Exchange
 from agentbus.runtime.clock import Clock
+from agentbus.runtime.entropy import Pool
 from agentbus.runtime.inbound import Inbound
 from agentbus.runtime.record import Recorder
 from agentbus.runtime.tape import Recording, Tape
@@ -112,7 +113,7 @@ class Node:
         self.server = server
         self._curve_key = curve_key
         self._entropy = entropy
-        self._engine = Engine(entropy, purpose=purpose)
+        self._engine = Engine(Pool() if entropy is os.urandom else entropy, purpose=purpose)
         self.inbound = Inbound(
             engine=self._engine, source=source, recorder=self.recorder, clock=clock, deliver=self._deliver,
             repeated=self._repeated, wake=self.wake, spawn=self.spawn,

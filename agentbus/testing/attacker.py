@@ -201,7 +201,7 @@ class Attacker(Bus):
             chain_digest(passed) if passed else None, trust.size, trust.revocation_seq, None, None, 0, [],
         )._replace(**changes)  # fmt: skip
         header = edit(header) if edit is not None else header
-        return self.seal(Draft(encode_header(header), chain, passed, salt, body), key=key, purpose=purpose)
+        return self.seal(Draft.of(encode_header(header), chain, passed, salt, body), key=key, purpose=purpose)
 
     def seal(self, *drafts: Draft, key: SigningKey | None = None, purpose: Purpose = Purpose.BATCH) -> bytes:
         """The first frame of a batch that she signs, or somebody else's key."""

@@ -98,7 +98,7 @@ class RawPeer:
         draft, _, _ = voice.local.drafts.pop()
         if edit is not None:
             header = edit(decode_header(draft.header, LIMITS))
-            draft = Draft(encode_header(header), draft.chain, draft.handover, draft.salt, draft.body)
+            draft = Draft.of(encode_header(header), draft.chain, draft.handover, draft.salt, draft.body)
         batch = Batch.prepare([draft], key_id=voice.key.id, instance_id=voice.local.instance_id)
         frame = batch.attach(sign(voice.key, Purpose.BATCH, batch.to_sign))[0]
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()

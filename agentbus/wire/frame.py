@@ -25,6 +25,9 @@ ENROLMENT: Final = 0x03
 
 _PREFIX: Final = struct.Struct(">B7I")
 _PROOF: Final = struct.Struct(">64sHH")
+_START: Final = _PREFIX.size
+_PATH: Final = _PROOF.size
+_LONGEST_PROOF: Final = _PATH + 32 * 6
 SALT: Final = 32
 
 
@@ -60,26 +63,27 @@ def decode_frame(data: bytes, limits: Limits) -> Envelope:
     Raises:
         Malformed: ``malformed.frame``.
     """
-    if not _PREFIX.size <= len(data) <= limits.frame:
-        raise Malformed("malformed.frame", f"a frame has {_PREFIX.size} to {limits.frame} bytes")
+    if not _START <= len(data) <= limits.frame:
+        raise Malformed("malformed.frame", f"a frame has {_START} to {limits.frame} bytes")
     tag, header, proof, chain, handover, note, salt, body = _PREFIX.unpack_from(data)
-    if tag != ENVELOPE or _PREFIX.size + header + proof + chain + handover + note + salt + body != len(data):
+    a = _START + header
+    b = a + proof
+    c = b + chain
+    d = c + handover
+    e = d + note
+    f = e + salt
+    if tag != ENVELOPE or f + body != len(data):
         raise Malformed("malformed.frame", "the lengths do not add up to the frame")
     if (
         header > limits.header
-        or proof > 68 + 32 * 6
+        or proof > _LONGEST_PROOF
         or chain > limits.chain
         or handover > limits.link
         or note > limits.note
         or salt != SALT
     ):
         raise Malformed("malformed.frame", "a section is longer or shorter than its bounds")
-    at = _PREFIX.size
-    sections = []
-    for length in (header, proof, chain, handover, note, salt, body):
-        sections.append(data[at : at + length])
-        at += length
-    return Envelope._make(sections)
+    return Envelope(data[_START:a], data[a:b], data[b:c], data[c:d], data[d:e], data[e:f], data[f:])
 
 
 def encode_proof(proof: Proof) -> bytes:
@@ -93,10 +97,9 @@ def decode_proof(data: bytes, limits: Limits) -> Proof:
     Raises:
         Malformed: ``malformed.proof``.
     """
-    if len(data) < _PROOF.size or (len(data) - _PROOF.size) % 32:
+    if len(data) < _PATH or (len(data) - _PATH) % 32:
         raise Malformed("malformed.proof", "a proof is 68 bytes and a path of 32-byte hashes")
     signature, n, position = _PROOF.unpack_from(data)
     if not 1 <= n <= limits.batch or position >= n:
         raise Malformed("malformed.proof", f"a batch holds 1 to {limits.batch} headers and position < n")
-    path = tuple(data[at : at + 32] for at in range(_PROOF.size, len(data), 32))
-    return Proof(signature, n, position, path)
+    return Proof(signature, n, position, tuple([data[at : at + 32] for at in range(_PATH, len(data), 32)]))

@@ -107,18 +107,45 @@ _TYPES: Final = (
     _BYTES_NIL, _STR, _INT, _INT, _STR, _INT, _BYTES, _BYTES, _BYTES_NIL, _INT, _INT, _BYTES_NIL, _STR_NIL, _INT,
     (list,),
 )  # fmt: skip
-_fixed: Final = itemgetter(2, 3, 5, 6, 20, 21)
-_FIXED_LENGTHS: Final = (16, 16, 16, 32, 32, 32)
-_OPTIONAL_LENGTHS: Final = ((9, 16), (13, 32), (14, 32), (22, 32), (25, 32))
-_numbers: Final = itemgetter(0, 1, 7, 10, 16, 17, 19, 23, 24, 27)
-_TEXTS: Final = (11, 15, 18, 26)
+_LENGTHS: Final = {2: 16, 3: 16, 5: 16, 6: 32, 9: 16, 13: 32, 14: 32, 20: 32, 21: 32, 22: 32, 25: 32}
+"""Bytes at each position that holds bytes."""
+_TEXTS: Final = (11, 15, 18, 26)  # sender and recipient have a grammar of their own
 _MAX_INT: Final = 1 << 63
 
 
+class _Form(NamedTuple):
+    """What one combination of types leaves to be checked: a few calls over whole rows, not one for each position."""
+
+    fixed: itemgetter[Any]  # the positions that hold bytes,
+    lengths: tuple[int, ...]  # and how many each holds
+    texts: itemgetter[Any]
+    numbers: itemgetter[Any]
+
+
 @lru_cache(maxsize=1024)
-def _types_fit(types: tuple[type, ...]) -> bool:
-    """Whether each position has a type that version 1 gives it; asked once for each combination that occurs."""
-    return all(kind in allowed for kind, allowed in zip(types, _TYPES, strict=True))
+def _form(types: tuple[type, ...], kind: int) -> _Form | None:
+    """The form of a header whose positions have these types; None when version 1 has no such header of this kind."""
+    if not all(one in allowed for one, allowed in zip(types, _TYPES, strict=True)):
+        return None
+    if not _fits(kind, [one is not type(None) for one in types]):
+        return None
+    fixed = [at for at in _LENGTHS if types[at] is bytes]
+    texts = [at for at in _TEXTS if types[at] is str]
+    numbers = [at for at, one in enumerate(types) if one is int]
+    return _Form(itemgetter(*fixed), tuple(_LENGTHS[at] for at in fixed), itemgetter(*texts), itemgetter(*numbers))
+
+
+def _fits(kind: int, given: list[bool]) -> bool:
+    """Whether what is nil fits the kind."""
+    opening = kind in OPENING
+    return (
+        1 <= kind <= 13
+        and given[13] != opening  # in_reply_to
+        and given[12] == (kind in INDEXED)  # stream_index
+        and (not given[22] or opening)  # handover_digest
+        and given[11] == (kind == Kind.EVENT)  # topic
+        and (given[9] or kind in (Kind.JOB, Kind.EVENT))  # recipient_instance
+    )
 
 
 def encode_header(header: Header) -> bytes:
@@ -142,46 +169,41 @@ def decode_header(data: bytes, limits: Limits) -> Header:
         if isinstance(error, Malformed):
             raise
         raise Malformed("malformed.header", "not a msgpack array") from error
-    if not _types_fit(tuple(map(type, row))):
-        raise Malformed("malformed.header", "a position has another type than version 1 gives it")
+    types = tuple(map(type, row))
+    form = _form(types, row[1]) if types[1] is int else None
+    if form is None:
+        raise _misfit(types, row)
     header = Header._make(row)
     if header.version != VERSION:
         raise Malformed("malformed.version", f"version {header.version} is not spoken here")
-    if tuple(map(len, _fixed(row))) != _FIXED_LENGTHS:
+    if tuple(map(len, form.fixed(row))) != form.lengths:
         raise Malformed("malformed.header", "an id, key id, commitment or digest has another length")
-    for index, length in _OPTIONAL_LENGTHS:
-        if row[index] is not None and len(row[index]) != length:
-            raise Malformed("malformed.header", f"position {index} does not have {length} bytes")
-    for index in _TEXTS:
-        if row[index] is not None and not 0 < len(row[index]) <= limits.text:
-            raise Malformed("malformed.header", f"position {index} does not have 1 to {limits.text} characters")
-    numbers = _numbers(row)
-    if min(numbers) < 0 or max(numbers) >= _MAX_INT or not 0 <= (header.stream_index or 0) < _MAX_INT:
+    texts = tuple(map(len, form.texts(row)))
+    if min(texts) < 1 or max(texts) > limits.text:
+        raise Malformed("malformed.header", f"a text does not have 1 to {limits.text} characters")
+    numbers = form.numbers(row)
+    if min(numbers) < 0 or max(numbers) >= _MAX_INT:
         raise Malformed("malformed.header", "an integer is negative or above 63 bits")
+    if header.flags > Flag.REPLAY or header.seq == 0 or header.peer_seq == 0:
+        raise Malformed("malformed.kind", "an unknown flag, or a message that was not counted")
     parse_id(header.sender)
     parse_id(header.recipient)
-    _check_kind(header)
-    _check_extensions(header.extensions, limits)
+    if header.extensions:
+        _check_extensions(header.extensions, limits)
     return header
 
 
-def _check_kind(header: Header) -> None:
-    kind = header.kind
-    if not 1 <= kind <= 13:
-        raise Malformed("malformed.kind", f"kind {kind} does not exist")
-    opening = kind in OPENING
-    fits = (
-        (header.in_reply_to is None) == opening
-        and (header.stream_index is not None) == (kind in INDEXED)
-        and (header.handover_digest is None or opening)
-        and (header.topic is not None) == (kind == Kind.EVENT)
-        and (header.recipient_instance is not None or kind in (Kind.JOB, Kind.EVENT))
-        and header.flags in (0, Flag.REPLAY)
-        and header.seq > 0
-        and header.peer_seq > 0
-    )
-    if not fits:
-        raise Malformed("malformed.kind", f"the positions do not fit a {Kind(kind).name.lower()}")
+def _misfit(types: tuple[type, ...], row: list[Any]) -> Malformed:
+    """Why a row has no form."""
+    if not all(one in allowed for one, allowed in zip(types, _TYPES, strict=True)):
+        return Malformed("malformed.header", "a position has another type than version 1 gives it")
+    if row[0] != VERSION:
+        return Malformed("malformed.version", f"version {row[0]} is not spoken here")
+    if not 0 <= row[1] < _MAX_INT:
+        return Malformed("malformed.header", "an integer is negative or above 63 bits")
+    if not 1 <= row[1] <= 13:
+        return Malformed("malformed.kind", f"kind {row[1]} does not exist")
+    return Malformed("malformed.kind", f"the positions do not fit a {Kind(row[1]).name.lower()}")
 
 
 def _check_extensions(extensions: list[list[Any]], limits: Limits) -> None:

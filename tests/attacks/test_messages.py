@@ -296,7 +296,7 @@ async def test_a_proof_moved_within_its_batch(net: Any, bank: Bank) -> None:
     drafts = []
     for _ in range(2):
         sections = decode_frame(mallory.forge("bank", Quote()), LIMITS)
-        drafts.append(Draft(sections.header, sections.chain, sections.handover, sections.salt, sections.body))
+        drafts.append(Draft.of(sections.header, sections.chain, sections.handover, sections.salt, sections.body))
     batch = Batch.prepare(drafts, key_id=mallory.voice.key.id, instance_id=mallory.voice.local.instance_id)
     first, second = batch.attach(sign(mallory.voice.key, Purpose.BATCH, batch.to_sign))
     one, two = decode_frame(first, LIMITS), decode_frame(second, LIMITS)
@@ -388,7 +388,7 @@ async def test_a_reply_moved_to_another_question(net: Any, bank: Bank) -> None:
         question = net.attacker.capture("Quote", kind=Kind.REQUEST, mine=True)
         moved = reply.header._replace(in_reply_to=digest_of(question.frame), peer_seq=reply.header.peer_seq + 50)
         signed = net.attacker.seal(
-            Draft(encode_header(moved), reply.envelope.chain, b"", reply.envelope.salt, reply.envelope.body)
+            Draft.of(encode_header(moved), reply.envelope.chain, b"", reply.envelope.salt, reply.envelope.body)
         )
         assert await net.attacker.deliver(signed) == "reject.no_exchange"  # asked by alice, answered to bob
         unsigned = encode_frame(reply.envelope._replace(header=encode_header(moved)))
@@ -410,7 +410,7 @@ async def test_two_answers_to_one_question(net: Any, bank: Bank) -> None:
         reply = net.attacker.capture("Quote", kind=Kind.REPLY)
         again = reply.header._replace(peer_seq=reply.header.peer_seq + 1, message_id=bytes(16))
         sealed = net.attacker.seal(
-            Draft(encode_header(again), reply.envelope.chain, b"", reply.envelope.salt, reply.envelope.body)
+            Draft.of(encode_header(again), reply.envelope.chain, b"", reply.envelope.salt, reply.envelope.body)
         )
         assert await net.attacker.deliver(sealed) == "ok"  # hers, and about her exchange: on the record, and no more
         assert await net.attacker.replay(reply) == "reject.replayed"
@@ -433,7 +433,7 @@ async def test_a_stream_that_skips_an_item_is_broken(net: Any, bank: Bank) -> No
             skipped = first.header._replace(stream_index=2, peer_seq=first.header.peer_seq + 1, message_id=bytes(16))
             envelope = first.envelope
             await net.attacker.deliver(
-                net.attacker.seal(Draft(encode_header(skipped), envelope.chain, b"", envelope.salt, envelope.body))
+                net.attacker.seal(Draft.of(encode_header(skipped), envelope.chain, b"", envelope.salt, envelope.body))
             )
             with pytest.raises(StreamBroken) as caught:
                 await anext(items)

@@ -88,7 +88,7 @@ def header(actor: Any, kind: Kind, chain: bytes, handover: bytes = b"", **change
 
 def seal(*drafts: tuple[Header, bytes, bytes], key: SigningKey, instance_id: bytes) -> list[bytes]:
     """Frames of one batch, properly signed by ``key``."""
-    laid = [Draft(encode_header(h), chain, handover, seed("salt", "all"), BODY) for h, chain, handover in drafts]
+    laid = [Draft.of(encode_header(h), chain, handover, seed("salt", "all"), BODY) for h, chain, handover in drafts]
     batch = Batch.prepare(laid, key_id=key.id, instance_id=instance_id)
     return batch.attach(sign(key, Purpose.BATCH, batch.to_sign))
 
@@ -193,7 +193,7 @@ def fields(rng: random.Random) -> bytes:
     if rng.random() < 0.5:
         return encode_frame(envelope)
     batch = Batch.prepare(
-        [Draft(packed, envelope.chain, envelope.handover, envelope.salt, envelope.body)],
+        [Draft.of(packed, envelope.chain, envelope.handover, envelope.salt, envelope.body)],
         key_id=ERIN.instance.id, instance_id=ERIN.running.instance_id,
     )  # fmt: skip
     return batch.attach(sign(ERIN.instance, Purpose.BATCH, batch.to_sign))[0]

@@ -10,7 +10,7 @@ import pytest
 from agentbus.crypto.cache import SignatureCache
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation import chain, grant
-from agentbus.delegation.chain import Authority, digest_of, verify_chain, verify_handover
+from agentbus.delegation.chain import Authority, verify_chain, verify_handover
 from agentbus.delegation.grant import (
     Link,
     chain_digest,
@@ -76,7 +76,7 @@ def test_a_drawn_chain_gives_its_holder_what_its_last_link_says(world: World) ->
     assert (held.scopes, held.targets, held.root_kind) == (("quote",), (world.id("bob"),), "user")
     assert held.expires_at == NOON + HOUR and held.id == links[-1].digest.hex()
     assert Authority.from_bytes(held.to_bytes()) == held
-    assert digest_of(held) == chain_digest(chain_bytes(links))
+    assert held.digest == chain_digest(chain_bytes(links))
     assert "user/alice → carol → dave → erin" in repr(held)
 
 

@@ -62,7 +62,7 @@ class Lab:
                 len(body), commit_body(salt, body), chain_digest(chain), None, self.world.trust.size,
                 self.world.trust.revocation_seq, None, None, 0, [],
             )._replace(**changes)  # fmt: skip
-            drafts.append(Draft(encode_header(header), chain, b"", salt, body))
+            drafts.append(Draft.of(encode_header(header), chain, b"", salt, body))
         batch = Batch.prepare(drafts, key_id=a.instance.id, instance_id=a.running.instance_id)
         return batch.attach(sign(a.instance, Purpose.BATCH, batch.to_sign))
 

@@ -369,7 +369,7 @@ def draft(of: World, by: str, to: str, chain: bytes, /, *, handover: bytes = b""
         chain_digest(chain), chain_digest(handover) if handover else None, of.trust.size, of.trust.revocation_seq, None,
         None, 0, [],
     )._replace(**to_)  # fmt: skip
-    return Draft(encode_header(header), chain, handover, salt, body)
+    return Draft.of(encode_header(header), chain, handover, salt, body)
 
 
 def seal(of: World, sender: str, drafts: Sequence[Draft], purpose: Purpose = Purpose.BATCH) -> list[bytes]:

@@ -185,9 +185,9 @@ async def _rate(call: Callable[[], Awaitable[Any]], seconds: float) -> float:
 
 def _crypto() -> dict[str, float]:
     """Seal and open alone, with a chain of one link that was seen before: one under a signature, and 64 under one."""
-    from agentbus.crypto.cache import SignatureCache
     from agentbus.crypto.signing import Purpose, sign
     from agentbus.delegation.chain import Authority, verify_chain
+    from agentbus.delegation.memory import Memory
     from agentbus.protocol.engine import Engine, Local
     from agentbus.protocol.opening import open_envelope
     from agentbus.testing.draw import chain_bytes, draw_world, standing
@@ -211,7 +211,7 @@ def _crypto() -> dict[str, float]:
             engine.attach(batch, sign(carol.instance, Purpose.BATCH, batch.batch.to_sign))
         return [ready.frame for ready in engine.take_frames()]
 
-    def open_all(frames: list[bytes], cache: SignatureCache) -> None:
+    def open_all(frames: list[bytes], cache: Memory) -> None:
         for frame in frames:
             open_envelope(
                 frame, me={dave.running.instance_id: dave.id}, trust=world.trust, now=world.now,
@@ -225,7 +225,7 @@ def _crypto() -> dict[str, float]:
             began = time.perf_counter()
             frames = seal(n)
             sealing.append((time.perf_counter() - began) * 1e6 / n)
-            cache = SignatureCache()
+            cache = Memory()
             verify_chain(chain.data, trust=world.trust, now=world.now, cache=cache)
             began = time.perf_counter()
             open_all(frames, cache)
