@@ -518,7 +518,7 @@ def log_entries() -> list[bytes]:
         of.now + 60 * SECOND, "application/json", 2, commit_body(seed("salt"), b"{}"), chain_digest(chain), None,
         of.trust.size, of.trust.revocation_seq, None, None, 0, [],
     )  # fmt: skip
-    draft = Draft(encode_header(header), chain, b"", seed("salt"), b"{}")
+    draft = Draft.of(encode_header(header), chain, b"", seed("salt"), b"{}")
     batch = Batch.prepare([draft], key_id=dave.instance.id, instance_id=dave.running.instance_id)
     proof = batch.proofs(sign(dave.instance, Purpose.BATCH, batch.to_sign))[0]
     note = sign_checkpoint("agentbus.local.test/dave/1", 3, seed("root"), SigningKey(seed("dave's log")))
