@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -178,17 +179,23 @@ def open_log(folder: Path, domain: str, node: str, clock: Clock) -> tuple[LogSto
     """The node's log in ``folder``, and its log key, which lives beside it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / "log.key"
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        key = SigningKey(path.read_bytes())
-    else:
-        key = SigningKey(os.urandom(32))
-        with os.fdopen(handle, "wb") as out:
-            out.write(key.seed)
-            out.flush()
-            os.fsync(out.fileno())
+    if not path.exists():
+        _make_log_key(path)
+    key = SigningKey(path.read_bytes())
     return file_log(folder, key=key, domain=domain, node=node, now=clock.now()), key
+
+
+def _make_log_key(path: Path) -> None:
+    """Whole or not at all: another process that starts in this folder at the same moment may read it at any time."""
+    fresh = path.with_name(f"log.key.{os.getpid()}")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as out:
+        out.write(os.urandom(32))
+        out.flush()
+        os.fsync(out.fileno())
+    with suppress(FileExistsError):
+        os.link(fresh, path)  # unlike a rename, it never replaces the key of whoever was first
+    fresh.unlink()
 
 
 def _write(path: Path, data: dict[str, str]) -> None:

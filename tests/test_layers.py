@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -345,3 +347,15 @@ def test_verification_raises_no_exception_without_a_code() -> None:
             if isinstance(called, ast.Name) and called.id in BARE:
                 wrong.append(f"{path}:{node.lineno} raises {called.id}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_commands_module_loads_nothing_that_speaks_to_a_bus() -> None:
+    """``agentbus --help`` loads every command's module: heavy imports stand in the function that needs them."""
+    code = """
+import sys
+from agentbus.cli.main import cli
+cli.main(["--help"], standalone_mode=False)
+print(*sorted(set(sys.modules) & {"pydantic", "zmq", "nacl", "msgpack", "asyncio", "rich", "sqlite3"}), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == []

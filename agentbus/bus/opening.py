@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from copy import copy
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from agentbus.host import open_log
 from agentbus.identity import Identity
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.clock import Clock, SystemClock
+from agentbus.runtime.loop import run
 from agentbus.runtime.node import Node
 from agentbus.runtime.trust_cache import TrustCache
 from agentbus.transport.base import Transport
@@ -113,14 +115,22 @@ async def connect_bus(
     raise ConfigError("config.no_identity", f"64 nodes are called {base}")
 
 
-def run_agent(agent: Agent[Any], name: str | None = None) -> None:
-    """``agent.run()``: everything from the environment and the profile, until SIGTERM."""
+def run_agent(agent: Agent[Any], name: str | None = None, ready: Callable[[Bus], Any] | None = None) -> None:
+    """``agent.run()`` and ``agentbus run``: everything from the environment and the profile, until SIGTERM.
+
+    Args:
+        agent: What to serve.
+        name: Under which identity; else ``AGENTBUS_IDENTITY``, else the one of its own name.
+        ready: Called once it can be asked.
+    """
+    served = copy(agent)
+    served.name = name or os.environ.get("AGENTBUS_IDENTITY") or agent.name
 
     async def main() -> None:
-        async with Bus.connect(identity=name or os.environ.get("AGENTBUS_IDENTITY") or agent.name) as bus:
-            await bus.run(agent)
+        async with Bus.connect(identity=served.name) as bus:
+            await bus.run(served, ready=(lambda: ready(bus)) if ready else None)
 
-    asyncio.run(main())
+    run(main())
 
 
 async def enrol_identity(name: str, token: str, url: str | None = None) -> Identity:

@@ -17,7 +17,7 @@ COMMANDS: Final = {
     "init": ("node", "init"),
     "log": ("log.group", "log"),
     "request": ("node", "request"),
-    "run": ("node", "run"),
+    "run": ("run.command", "run"),
     "status": ("status", "status"),
     "up": ("up", "up"),
     "user": ("people", "user"),

@@ -1,22 +1,17 @@
-"""``init``, ``run`` and ``request``: what one does with a bus that is there."""
+"""``init`` and ``request``: what one does with a bus that is there."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import sys
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from agentbus.cli.notify import notify
 from agentbus.cli.output import as_option, json_option, run_async, say
 from agentbus.errors import ConfigError
 
 CODES: Final = {
-    "config.target": "MODULE:AGENT names a module that can be imported here and an Agent in it.",
     "config.body": "JSON is an object of the message's fields.",
 }
 
@@ -42,56 +37,6 @@ def open_bus(name: str | None, *, listen: str | None = None) -> Any:
 def speaker(name: str | None) -> str:
     """Who speaks: NAME, else AGENTBUS_IDENTITY, else user/operator."""
     return name or os.environ.get("AGENTBUS_IDENTITY") or "user/operator"
-
-
-@click.command()
-@click.argument("target", metavar="MODULE:AGENT")
-@as_option
-@click.option("--ready-file", type=click.Path(path_type=Path), default=None, help="Written once it can be asked.")
-def run(target: str, name: str | None, ready_file: Path | None) -> None:
-    """Serve an agent until SIGTERM."""
-    agent = load_agent(target)
-    run_async(_run(agent, name, ready_file))
-
-
-def load_agent(target: str) -> Any:
-    """The Agent that MODULE:AGENT names; modules of the working folder count."""
-    from agentbus.runtime.agent import Agent
-
-    module_name, colon, attribute = target.partition(":")
-    if not colon:
-        raise ConfigError("config.target", f"{target!r} is no MODULE:AGENT such as hello:planner")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name:
-            raise ConfigError(
-                "config.target", f"{module_name} needs the module {error.name}, which is missing"
-            ) from error
-        raise ConfigError("config.target", f"there is no module {module_name} in {Path.cwd()} or installed") from error
-    found = getattr(module, attribute, None)
-    if not isinstance(found, Agent):
-        names = [key for key, value in vars(module).items() if isinstance(value, Agent)]
-        raise ConfigError(
-            "config.target", f"{module_name} has no Agent {attribute!r}; it has {', '.join(names) or 'none'}"
-        )
-    return found
-
-
-async def _run(agent: Any, name: str | None, ready_file: Path | None) -> None:
-    from agentbus.bus import Bus
-
-    def ready() -> None:
-        if ready_file is not None:
-            ready_file.write_text(f"{bus.id}\n")
-        notify("READY=1")
-
-    async with Bus.connect(identity=name or agent.name) as bus:
-        where = " ".join(bus.endpoints) or "it dials out only: it can ask, and cannot be asked"
-        click.echo(f"{bus.id} is served ({where}); stop with Ctrl-C", err=True)
-        await bus.run(agent, ready=ready)
-        notify("STOPPING=1")
 
 
 @click.command()

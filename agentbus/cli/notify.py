@@ -1,10 +1,11 @@
-"""Telling systemd (``sd_notify(3)``): a unit of ``Type=notify`` is started once its process says that it is ready."""
+"""Telling others that a process is ready: systemd (``sd_notify(3)``, ``Type=notify``), or whoever watches a file."""
 
 from __future__ import annotations
 
 import os
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 
 def notify(state: str) -> None:
@@ -14,3 +15,13 @@ def notify(state: str) -> None:
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         out.sendto(state.encode(), address if address[0] == "/" else f"\0{address[1:]}")
+
+
+def mark_ready(path: Path, text: str) -> None:
+    """Write a file that says so, whole or not at all; into a pipe it is written as it is."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, "utf-8")
+        return
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_text(text, "utf-8")
+    fresh.replace(path)

@@ -58,15 +58,10 @@ def complain(error: BaseException, *, as_json: bool = False) -> int:
 
 
 def run_async(work: Coroutine[Any, Any, R]) -> R:
-    """Run a command's coroutine, on uvloop where it is installed."""
-    import asyncio
+    """Run a command's coroutine."""
+    from agentbus.runtime.loop import run
 
-    try:
-        import uvloop  # pyright: ignore[reportMissingImports]  # optional
-    except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+    return run(work)
 
 
 def on_terminal() -> bool:

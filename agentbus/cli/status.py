@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentbus.cli.output import as_option, json_option, run_async, say
-from agentbus.crypto.keys import thumbprint
 from agentbus.errors import AgentGone, AgentNotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ def status(serving: bool, name: str | None, as_json: bool) -> None:
 async def _status(name: str | None) -> dict[str, Any]:
     from agentbus.cli.node import speaker
     from agentbus.connect import find_url, zmq_transport
+    from agentbus.crypto.keys import thumbprint
     from agentbus.identity import Identity
     from agentbus.runtime.clock import SystemClock
     from agentbus.runtime.trust_cache import TrustCache

@@ -66,6 +66,7 @@ class DirectoryServer:
         self._entropy = entropy
         self._nodes: dict[int, Connection] = {}
         self._interest: dict[str, set[int]] = {}
+        self._homes: dict[bytes, int] = {}  # instance id → the connection that published it, the newest if several did
         self._task: asyncio.Task[None] | None = None
         core.changed = self._grown
 
@@ -126,8 +127,11 @@ class DirectoryServer:
             return
         for interested in self._interest.values():
             interested.discard(connection.id)
-        if connection.peer is not None and not any(c.peer == connection.peer for c in self._nodes.values()):
-            self._tell_gone(self.core.leave(connection.peer))
+        lived_there = [instance for instance, home in self._homes.items() if home == connection.id]
+        for instance in lived_there:
+            del self._homes[instance]
+        if connection.peer is not None:  # other processes of the same identity go on
+            self._tell_gone(self.core.leave(connection.peer, lived_there))
 
     def serve(self, connection: Connection, frame: bytes) -> None:
         """One synchronisation or enrolment frame; every one is answered, if only with a refusal."""
@@ -175,12 +179,17 @@ class DirectoryServer:
             raise DirectoryRefused("directory.no_standing", "an instance is published over its own node's connection")
         chain = self.core.publish(statement, now=self.clock.now(), link_id=self._entropy(16))
         self.departed.discard(thumbprint(instance.key))
+        self._homes[instance.instance_id] = connection.id
         self._push_to(self._interest.get(instance.principal, set()), encode_sync("push", 0, b"", [], [statement], []))
         return ("standing", chain)
 
     def _leave(self, connection: Connection, instance_ids: list[Any]) -> None:
+        ended = [i for i in instance_ids if type(i) is bytes]
+        for instance in ended:
+            if self._homes.get(instance) == connection.id:
+                del self._homes[instance]
         if connection.peer is not None:
-            self._tell_gone(self.core.leave(connection.peer, [i for i in instance_ids if type(i) is bytes]))
+            self._tell_gone(self.core.leave(connection.peer, ended))
 
     def _enrol(
         self, connection: Connection, who: str, key: bytes, curve_key: bytes, expires: int, proof: bytes

@@ -11,19 +11,15 @@ import asyncio
 import importlib
 import linecache
 import sys
-import sysconfig
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from traceback import StackSummary, TracebackException
-from typing import Any, Final
+from typing import Any
 
+from agentbus.cli.target import explain, foreign
 from agentbus.errors import ConfigError
 from agentbus.runtime.agent import Agent
-
-_OURS: Final = f"{Path(__file__).resolve().parents[2]}/"  # the package, whose frames tell a user nothing
-_LIBRARIES: Final = tuple(f"{path}/" for path in sysconfig.get_paths().values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +91,8 @@ async def load(targets: Sequence[Target]) -> list[Agent[Any]]:
         except Broken as found:
             error = found
         except BaseException as found:
-            error = explain(found)
+            text, files = explain(found)
+            error = Broken(text, files)
         loop.call_soon_threadsafe(settle, agents, error)
 
     threading.Thread(target=work, name="load", daemon=True).start()
@@ -112,7 +109,7 @@ def _loaded(targets: Sequence[Target]) -> list[str]:
     """The modules that came from the files' own folders, and not from a library that happens to lie there."""
     roots = tuple(f"{target.root}/" for target in targets)
     paths = {name: getattr(module, "__file__", None) or "" for name, module in list(sys.modules.items())}
-    return [name for name, path in paths.items() if path.startswith(roots) and not _foreign(path)]
+    return [name for name, path in paths.items() if path.startswith(roots) and not foreign(path)]
 
 
 def _load_all(targets: Sequence[Target]) -> list[Agent[Any]]:
@@ -139,28 +136,3 @@ def _agents(target: Target, names: dict[str, Any]) -> list[Agent[Any]]:
         return [agents[target.agent]]
     wanted = f" called {target.agent!r}; it has {', '.join(agents) or 'none'}" if target.agent else ""
     raise Broken(f'{target.path.name} has no Agent{wanted}; write one such as: planner = Agent("planner")')
-
-
-def explain(error: BaseException) -> Broken:
-    """The traceback as its author would see it: no frame of the import system's or of ours."""
-    shown = TracebackException.from_exception(error)
-    files: set[Path] = set()
-    if isinstance(error, SyntaxError) and error.filename:
-        files.add(Path(error.filename))
-    part: TracebackException | None = shown
-    while part is not None:
-        theirs = [frame for frame in part.stack if not _ours(frame.filename)]
-        files |= {Path(frame.filename) for frame in theirs if not _foreign(frame.filename)}
-        part.stack = StackSummary.from_list(theirs)
-        part = part.__cause__ or part.__context__
-    return Broken("".join(shown.format()).rstrip(), files)
-
-
-def _ours(filename: str) -> bool:
-    """Whether a frame belongs to what loads the file."""
-    return filename.startswith(("<frozen", _OURS)) or filename in (threading.__file__, importlib.__file__)
-
-
-def _foreign(filename: str) -> bool:
-    """Whether somebody else than the user wrote it."""
-    return _ours(filename) or filename.startswith(("<", *_LIBRARIES)) or "/site-packages/" in filename

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import click
 
-from agentbus.cli.dev.load import Broken, Target, explain, files_of, load
+from agentbus.cli.dev.load import Broken, Target, files_of, load
 from agentbus.cli.dev.sample import askable, request_line
 from agentbus.cli.dev.stage import DOMAIN, USER, Stage
 from agentbus.cli.dev.watch import Watch
+from agentbus.cli.target import explain
 from agentbus.errors import AgentBusError
 from agentbus.runtime.agent import Agent
 
@@ -86,7 +87,7 @@ class Dev:
         except AgentBusError as error:
             self._complain(f"agentbus: {error.message or error.code} [{error.code}]", NOTHING)
         except Exception as error:  # a lifespan's
-            self._complain(str(explain(error)), NOTHING)
+            self._complain(explain(error)[0], NOTHING)
         else:
             self._serving = True
             self._present(agents, scopes)

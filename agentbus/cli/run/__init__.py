@@ -1,0 +1,1 @@
+"""``agentbus run``: one agent, in one process or several."""
