@@ -6,10 +6,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from agentbus.crypto.keys import thumbprint
+from agentbus.crypto.keys import checked_key, thumbprint
 from agentbus.delegation.statements import INSTANCE, Instance, decode_signed
 from agentbus.delegation.trust import Trust
 from agentbus.errors import AgentBusError
+from agentbus.log.checkpoint import parse_origin, read_checkpoint, verify_checkpoint
 from agentbus.log.read import STATEMENT
 from agentbus.wire.limits import LIMITS
 
@@ -110,6 +111,20 @@ class Statements:
         digests = self._by_key.get(key_id, [])
         fit = [d for d in digests if self._holds(d, instant)] or digests
         return max(fit, key=lambda d: self._by_digest[d].not_before, default=None)
+
+    def of_log(self, note: bytes) -> bytes | None:
+        """The digest of a statement whose node and log key signed this checkpoint; None where there is none."""
+        said = read_checkpoint(note)
+        node = parse_origin(said.origin).node
+        for digest, instance in self._by_digest.items():
+            if instance.node != node:
+                continue
+            try:
+                verify_checkpoint(note, said.origin, checked_key(instance.log_key))
+            except AgentBusError:
+                continue
+            return digest
+        return None
 
     def _holds(self, digest: bytes, instant: int) -> bool:
         instance = self._by_digest[digest]

@@ -6,6 +6,8 @@ no key to ask about: it is not AUTHENTIC, and the other two are not asked.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from agentbus.crypto.cache import SignatureCache
 from agentbus.crypto.keys import VerifyKey, thumbprint
 from agentbus.crypto.merkle import leaf_hash, root_from_path
@@ -16,7 +18,6 @@ from agentbus.delegation.trust import NeedsTrust, Trust
 from agentbus.errors import AgentBusError, Rejected
 from agentbus.log.entry import ACCEPTED, Message, Received
 from agentbus.log.history import History, Statements
-from agentbus.log.read import LogFolder
 from agentbus.log.report import Tally, Verdict
 
 # The very functions of step 13: a copy of them here could come to judge otherwise than they did live.
@@ -27,10 +28,16 @@ from agentbus.wire.header import OPENING, Flag, Header
 from agentbus.wire.limits import LIMITS
 
 
+class Blobs(Protocol):
+    """What keeps chains and handovers by their digests."""
+
+    def blob(self, digest: bytes) -> bytes | None: ...
+
+
 class Judge:
     """Answers three of the questions about every message of one log."""
 
-    def __init__(self, log: LogFolder, history: History, statements: Statements) -> None:
+    def __init__(self, log: Blobs, history: History, statements: Statements) -> None:
         self._log = log
         self._history = history
         self._statements = statements
@@ -54,6 +61,10 @@ class Judge:
         where = f"entry {entry.position}"
         if sender is None:
             self._authentic.problem(f"{where}: no instance statement beside the log that {header.sender} signed")
+            return
+        named = (sender.principal, sender.instance_id, thumbprint(sender.key))
+        if named != (header.sender, header.sender_instance, header.sender_key):
+            self._authentic.problem(f"{where}: the instance statement is not about the key that the header names")
             return
         try:
             self._check_signature(entry, header, sender)
@@ -79,9 +90,8 @@ class Judge:
 
     def _check_signature(self, entry: Message, header: Header, sender: Instance) -> None:
         """Steps 9 (whose key) and 10 of opening."""
-        named = (sender.principal, sender.instance_id, thumbprint(sender.key))
-        if named != (header.sender, header.sender_instance, header.sender_key) or "envelope" not in sender.purposes:
-            raise Rejected("reject.sender_key", "the instance statement is not about the key that the header names")
+        if "envelope" not in sender.purposes:
+            raise Rejected("reject.sender_key", "the instance statement says that the key is not for envelopes")
         proof = decode_proof(entry.proof, LIMITS)
         root = root_from_path(leaf_hash(entry.header), proof.position, proof.n, proof.path)
         signed = batch_body(header.sender_key, header.sender_instance, proof.n, root)

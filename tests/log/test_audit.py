@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from directories import write_directory
 from loglab import Lab
 
 from agentbus.audit import VERDICTS, Evidence
@@ -24,10 +25,7 @@ def data(lab: Lab, tmp_path: Path) -> Path:
     log = lab.open(tmp_path / "carol")
     lab.write(log)
     log.close()
-    (tmp_path / "directory").mkdir()
-    with closing(sqlite3.connect(tmp_path / "directory" / "directory.sqlite")) as db, db:
-        db.execute("CREATE TABLE entries(seq INTEGER PRIMARY KEY, statement BLOB NOT NULL)")
-        db.executemany("INSERT INTO entries VALUES (?, ?)", enumerate(lab.world.entries))
+    write_directory(tmp_path / "directory", lab.world.entries)
     return tmp_path
 
 

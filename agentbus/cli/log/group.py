@@ -8,6 +8,8 @@ from typing import Final
 import click
 
 VERBS: Final = {
+    "check-proof": "prove",
+    "prove": "prove",
     "show": "show",
     "verify": "verify",
 }
