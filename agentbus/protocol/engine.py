@@ -349,7 +349,7 @@ class Engine:
             raise Backpressure("backpressure.exchanges", "this node serves as many requests as it may")
         self._window.add(header)  # (15)
         party = Party(header.sender, header.sender_instance, header.recipient_instance or b"")
-        ack = next((e[2].decode("ascii", "replace") for e in header.extensions if e[0] == ACK), "handled")
+        ack = _ack(header.extensions) if header.extensions else "handled"
         exchange = Exchange(
             message.digest, "callee", Kind(header.kind), party, header.deadline, header.conversation, route,
             ack=ack, allowed=WINDOW, peer=peer,
@@ -477,3 +477,8 @@ class Engine:
         if len(self._deadlines) > 4 * self.open_exchanges + 1024:  # mostly exchanges that ended long before they had to
             self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
             heapq.heapify(self._deadlines)
+
+
+def _ack(extensions: list[list[Any]]) -> str:
+    """The receipt that a send asks for."""
+    return next((e[2].decode("ascii", "replace") for e in extensions if e[0] == ACK), "handled")

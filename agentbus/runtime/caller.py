@@ -28,6 +28,7 @@ from agentbus.runtime.node import Node
 from agentbus.runtime.tape import Tape, Waiting
 from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
+from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import LIMITS, SECOND
 
 CODES: Final = {
@@ -269,18 +270,25 @@ class Caller:
     async def _open(
         self, kind: Kind, to: str, message: BaseModel, waiter: Waiting, deadline: int, delegate: Any, ack: str
     ) -> Exchange:
+        node = self._node
+        who = node.name_id(to)
+        instance = node.finder.known(who) or await self._find(who, deadline)
+        return node.ask(
+            kind, self._voice, instance, waiter, action=type_of(message), body=encode_body(message),
+            chain=self.authority, deadline=deadline, handover=self._handover(delegate, deadline),
+            conversation=self._conversation, cause=self._cause, ack=ack,
+        )  # fmt: skip
+
+    async def _find(self, who: PrincipalId, deadline: int) -> Instance:
+        """Whoever is not known to run may have started a moment ago: the directory is asked."""
         wait = max(0.001, (deadline - self._node.clock.now()) / SECOND)
         try:
             async with asyncio.timeout(wait):
-                return await self._node.ask(
-                    kind, self._voice, to, waiter, action=type_of(message), body=encode_body(message),
-                    chain=self.authority, deadline=deadline, handover=self._handover(delegate, deadline),
-                    conversation=self._conversation, cause=self._cause, ack=ack,
-                )  # fmt: skip
+                return await self._node.finder.find(who)
         except TimeoutError as error:
             if isinstance(error, AgentBusError):
                 raise
-            raise DeadlineExceeded("deadline.exceeded", f"{to} was not reached in time") from None
+            raise DeadlineExceeded("deadline.exceeded", f"{who.short} was not reached in time") from None
 
     async def _once(
         self, kind: Kind, to: str, message: BaseModel, timeout: float, delegate: Any, ack: str = "handled"

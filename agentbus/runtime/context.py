@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final, Generic
 
 from typing_extensions import TypeVar
@@ -45,7 +46,6 @@ class Context(Caller, Generic[S]):
         sender: Who signed the request.
         user: The user at the root of the chain, if there is one.
         state: What the agent's lifespan yielded.
-        bus: This agent speaking for itself.
         attempt: 1, and more when a job is tried again.
     """
 
@@ -60,12 +60,29 @@ class Context(Caller, Generic[S]):
         self.sender = PrincipalId(message.header.sender)
         self.user = message.authority.user
         self.state = state
-        self.deadline = datetime.fromtimestamp(message.header.deadline / SECOND, UTC)
-        self.message_id = message.digest.hex()
         self.attempt = 1
-        self.logger = logging.getLogger(f"agentbus.agent.{voice.identity.id.name}")
-        self.bus: Caller = _Plain(node, voice, within=self)
+        self._digest, self._until = message.digest, message.header.deadline
         self._random: random.Random | None = None
+
+    @cached_property
+    def deadline(self) -> datetime:
+        """When the caller stops waiting."""
+        return datetime.fromtimestamp(self._until / SECOND, UTC)
+
+    @property
+    def message_id(self) -> str:
+        """The request's message digest, in hex: what receipts, logs and proofs name it by."""
+        return self._digest.hex()
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The agent's own logger, ``agentbus.agent.<name>``."""
+        return logging.getLogger(f"agentbus.agent.{self._voice.identity.id.name}")
+
+    @cached_property
+    def bus(self) -> Caller:
+        """This agent speaking for itself."""
+        return _Plain(self._node, self._voice, within=self)
 
     @property
     def conversation(self) -> str:
@@ -87,7 +104,7 @@ class Context(Caller, Generic[S]):
         return self._handed
 
     def _latest(self) -> int | None:
-        return int(self.deadline.timestamp() * SECOND)
+        return self._until
 
     def require(self, scope: str, **facts: Fact) -> None:
         """Return when every link, ceiling and right allows ``scope`` given these facts.

@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, Final, Protocol
 
-from agentbus.crypto.keys import thumbprint
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
@@ -22,7 +21,6 @@ from agentbus.delegation.trust import USABLE
 from agentbus.errors import (
     AgentBusError,
     AgentGone,
-    AgentNotFound,
     Backpressure,
     DeadlineExceeded,
     Rejected,
@@ -35,6 +33,7 @@ from agentbus.protocol.events import Answered, Asked, Ended, Event, Steered
 from agentbus.protocol.exchange import Exchange
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.entropy import Pool
+from agentbus.runtime.finding import Finder
 from agentbus.runtime.inbound import Inbound
 from agentbus.runtime.record import Recorder
 from agentbus.runtime.tape import Recording, Tape
@@ -47,9 +46,6 @@ from agentbus.wire.ids import PrincipalId, name_id
 from agentbus.wire.limits import LIMITS, SECOND
 
 CODES: Final = {
-    "agent.not_found": "Nobody of this name is enrolled in the trust domain.",
-    "agent.not_running": "The agent is enrolled and no instance of it runs now.",
-    "agent.dials_out_only": "The agent's node does not listen, so it can ask and cannot be asked.",
     "agent.gone": "The agent's process or connection ended before it answered.",
     "deadline.exceeded": "No answer came within the time given.",
     "stream.broken": "The stream lost an item.",
@@ -59,7 +55,6 @@ SYNC: Final = 0.1  # seconds between fsyncs of the log while it grows
 CHECKPOINT_EVERY: Final = 10  # of them
 UNHEARD: Final = 0.8  # seconds for a first sign of life after a frame was sent again
 ORPHANED: Final = 3.0  # seconds that a handler goes on whose caller's connection broke
-SUSPECT: Final = 5 * SECOND  # for so long, other instances are preferred to one whose connection broke
 
 
 class Server(Protocol):
@@ -114,6 +109,7 @@ class Node:
         self._curve_key = curve_key
         self._entropy = entropy
         self._engine = Engine(Pool() if entropy is os.urandom else entropy, purpose=purpose)
+        self.finder = Finder(source, clock)
         self.inbound = Inbound(
             engine=self._engine, source=source, recorder=self.recorder, clock=clock, deliver=self._deliver,
             repeated=self._repeated, wake=self.wake, spawn=self.spawn,
@@ -123,8 +119,6 @@ class Node:
             recorder=self.recorder, clock=clock, entropy=entropy, before_switch=self._pump, spawn=self.spawn,
         )  # fmt: skip
         self._waiters: dict[bytes, Waiter] = {}
-        self._suspects: dict[bytes, int] = {}  # instance id → monotonic instant until which others are preferred
-        self._turn = 0
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
         self._due: int | None = None
@@ -196,42 +190,11 @@ class Node:
         """The full id of a short name, in this node's trust domain."""
         return name_id(name, self.source.trust.domain)
 
-    async def find(self, to: PrincipalId) -> Instance:
-        """A running instance of ``to``: the next in turn, healthy ones first.
-
-        Raises:
-            AgentNotFound: ``agent.not_found``. AgentGone: ``agent.not_running``, ``agent.dials_out_only``.
-        """
-        if self.source.trust.principal(to) is None:
-            await self.source.refresh()
-            if self.source.trust.principal(to) is None:
-                raise AgentNotFound(
-                    "agent.not_found", f"nobody is called {to.short}; `agentbus agent list` shows who is"
-                )
-        found = self._running(to)
-        if not found:
-            await self.source.find(principals=[to])
-            found = self._running(to)
-        if not found:
-            raise AgentGone("agent.not_running", f"{to.short} is enrolled and not running")
-        found = [one for one in found if one.endpoints]
-        if not found:
-            raise AgentGone("agent.dials_out_only", f"{to.short} does not listen: it can ask, and cannot be asked")
-        mono = self.clock.mono()
-        healthy = [one for one in found if self._suspects.get(one.instance_id, 0) <= mono] or found
-        self._turn += 1
-        return healthy[self._turn % len(healthy)]
-
-    def _running(self, who: PrincipalId) -> list[Instance]:
-        departed = self.source.departed
-        known = self.source.trust.instances_of(who, self.clock.now())
-        return [one for one in known if thumbprint(one.key) not in departed]
-
-    async def ask(
+    def ask(
         self,
         kind: Kind,
         voice: Voice,
-        to: str,
+        to: Instance,
         waiter: Waiter,
         *,
         action: str,
@@ -243,15 +206,18 @@ class Node:
         cause: bytes | None = None,
         ack: str = "handled",
     ) -> Exchange:
-        """Open an exchange with a running instance of ``to``; ``waiter`` hears what comes of it."""
-        instance = await self.find(self.name_id(to))
-        connection = self.transport.dial(instance.endpoints[0], instance.curve_key)
+        """Open an exchange with an instance that :attr:`finder` found; ``waiter`` hears what comes of it.
+
+        Raises:
+            DeadlineExceeded: ``deadline.exceeded``. Backpressure, Rejected: as :meth:`Engine.ask`.
+        """
+        connection = self.transport.dial(to.endpoints[0], to.curve_key)
         now = self.clock.now()
         if deadline <= now:
-            raise DeadlineExceeded("deadline.exceeded", f"{to} was not reached in time")
+            raise DeadlineExceeded("deadline.exceeded", f"{to.principal.short} was not reached in time")
         exchange = self._engine.ask(
-            kind, voice.local, instance, action=action, body=body, chain=chain, now=now, deadline=deadline,
-            trust=self.source.trust, route=connection, handover=handover(instance) if handover else b"",
+            kind, voice.local, to, action=action, body=body, chain=chain, now=now, deadline=deadline,
+            trust=self.source.trust, route=connection, handover=handover(to) if handover else b"",
             conversation=conversation, cause=cause, ack=ack,
         )  # fmt: skip
         self._waiters[exchange.digest] = waiter
@@ -367,9 +333,8 @@ class Node:
             self.source.lost()
         if self.server is not None:
             self.server.lost(connection)
-        mono = self.clock.mono()
         for event in self._engine.lose(connection):
-            self._suspects[event.exchange.party.instance] = mono + SUSPECT
+            self.finder.suspect(event.exchange.party.instance)
             if isinstance(event, Ended):
                 self._ended(event)
             elif event.exchange.role == "caller":
@@ -377,8 +342,6 @@ class Node:
                     self._lose(event.exchange)
             else:
                 asyncio.get_running_loop().call_later(ORPHANED, self._orphaned, event.exchange, connection)
-        if len(self._suspects) > 1024:
-            self._suspects = {key: until for key, until in self._suspects.items() if until > mono}
 
     async def admit(self, key: bytes) -> bool:
         """Whether a CURVE key may connect: an enrolled principal's that is not suspended, retired or revoked."""
@@ -402,9 +365,8 @@ class Node:
             False: it did not go: the instance is gone, there is no other connection than ``but``, or it went too often.
         """
         party = exchange.party
-        known = self.source.trust.instances_of(party.principal, self.clock.now())
-        to = next((i for i in known if i.instance_id == party.instance and i.endpoints), None)
-        if to is None or thumbprint(to.key) in self.source.departed or self._closed:
+        to = self.finder.again(PrincipalId(party.principal), party.instance)
+        if to is None or self._closed:
             return False
         connection = self.transport.dial(to.endpoints[0], to.curve_key)
         if connection is but:

@@ -217,7 +217,7 @@ class Attacker(Bus):
 
     def instance_of(self, name: str) -> Instance:
         """The newest running instance of somebody."""
-        found = self._node._running(name_id(name, self._net._core.domain))
+        found = self._node.finder.running(name_id(name, self._net._core.domain))
         if not found:
             raise ProgrammingError("usage.nothing_captured", f"{name} does not run here")
         return found[0]

@@ -87,7 +87,7 @@ class RawPeer:
     ) -> Sealed:
         """Lay out and sign one frame to ``to``, with the header as ``edit`` leaves it."""
         node, voice = self._node, self._voice
-        instance = await node.find(node.name_id(to))
+        instance = await node.finder.find(node.name_id(to))
         now = node.clock.now()
         connection = node.transport.dial(instance.endpoints[0], instance.curve_key)
         exchange = node._engine.ask(

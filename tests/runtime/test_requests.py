@@ -158,7 +158,7 @@ async def test_enrolled_and_not_running(town: Any) -> None:
     for bus in buses:
         if bus is not getattr(town, "net", None):
             await bus.aclose()
-    await town.until(lambda: all(not n._running(n.name_id("shop")) for n in town.nodes if not n._closed))
+    await town.until(lambda: all(not n.finder.running(n.name_id("shop")) for n in town.nodes if not n._closed))
     with pytest.raises(AgentGone) as caught:
         await alice.request("shop", Echo(text="x"))
     assert caught.value.code == "agent.not_running"

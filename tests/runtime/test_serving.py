@@ -247,7 +247,7 @@ async def test_an_instance_that_leaves_while_it_renews_stays_gone(net: Any) -> N
         renewing = asyncio.ensure_future(net._node.voices.renew(voice))
     await renewing
     assert voice.renewal is None or voice.renewal.cancelled()
-    assert net._node._running(voice.identity.id) == []
+    assert net._node.finder.running(voice.identity.id) == []
 
 
 async def test_closing_twice_is_harmless(net: Any) -> None:
