@@ -9,7 +9,8 @@ from typing import Final
 
 from agentbus.connect import BusUrl, zmq_transport
 from agentbus.crypto.keys import CurveKey, SigningKey
-from agentbus.directory.core import enrolment_transcript, prove_possession
+from agentbus.delegation.statements import enrolment_transcript
+from agentbus.directory.core import prove_possession
 from agentbus.errors import AgentBusError, ConfigError, Malformed, Unavailable, from_code
 from agentbus.identity import Identity
 from agentbus.runtime.clock import SystemClock

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from agentbus.connect import BusUrl, file_log, zmq_transport
 from agentbus.crypto.keys import CurveKey, SigningKey
-from agentbus.directory.core import Directory, OnlineKeys, enrolment_transcript, prove_possession
+from agentbus.delegation.statements import enrolment_transcript
+from agentbus.directory.core import Directory, OnlineKeys, prove_possession
 from agentbus.directory.store import SqliteStore
 from agentbus.errors import ConfigError, KeyFileError
 from agentbus.identity import Identity
@@ -24,7 +25,8 @@ from agentbus.log.base import LogStore
 from agentbus.runtime.clock import Clock, SystemClock
 from agentbus.runtime.node import Node
 from agentbus.runtime.serving import Service, policy_of
-from agentbus.services.directory import DirectoryServer, directory_agent
+from agentbus.services.administration import directory_agent
+from agentbus.services.directory import DirectoryServer
 from agentbus.services.discovery import Claims, add_discovery
 from agentbus.wire.ids import DOMAIN, b64, everyone, name_id, unb64
 from agentbus.wire.limits import SECOND

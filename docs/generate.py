@@ -321,6 +321,8 @@ def pae_types() -> str:
         Purpose.INSTANCE_POSSESSION: "instance statements, by the instance key",
         Purpose.KEY_EVENT: "entries of the directory's log", Purpose.REVOCATION: "revocations in that log",
         Purpose.POP: "enrolment: proof that a new identity key is held",
+        Purpose.ROTATION: "rotations, by the old and the new identity key",
+        Purpose.RETIREMENT: "receipts of a retirement, by the directory",
     }  # fmt: skip
     return "\n".join(["| type | signs |", "|---|---|", *(f"| `{p.value}` | {uses[p]} |" for p in Purpose)])
 

@@ -23,7 +23,8 @@ from agentbus.runtime.node import Node
 from agentbus.runtime.serving import Service, policy_of
 from agentbus.runtime.trust_cache import TrustSource
 from agentbus.runtime.voices import Voice
-from agentbus.services.directory import DirectoryServer, directory_agent
+from agentbus.services.administration import directory_agent
+from agentbus.services.directory import DirectoryServer
 from agentbus.services.discovery import Claims, add_discovery
 from agentbus.transport.memory import MemoryHub, MemoryTransport
 from agentbus.wire.ids import PrincipalId, everyone, name_id

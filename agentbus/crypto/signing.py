@@ -21,6 +21,8 @@ class Purpose(StrEnum):
     KEY_EVENT = "application/vnd.agentbus.key-event.v1"
     REVOCATION = "application/vnd.agentbus.revocation.v1"
     POP = "application/vnd.agentbus.pop.v1"
+    ROTATION = "application/vnd.agentbus.rotation.v1"
+    RETIREMENT = "application/vnd.agentbus.retirement.v1"
 
     def __init__(self, value: str) -> None:
         self.prefix = b"DSSEv1 %d %s " % (len(value), value.encode())

@@ -19,9 +19,10 @@ from agentbus.crypto.signing import Purpose, verify
 from agentbus.delegation.drawing import tree
 from agentbus.delegation.grant import Link, chain_digest, decode_link, decode_links, encode_chain, targets_within
 from agentbus.delegation.memory import Memory
+from agentbus.delegation.records import USABLE
 from agentbus.delegation.scope import all_within
 from agentbus.delegation.statements import directory_id
-from agentbus.delegation.trust import USABLE, NeedsTrust, Trust
+from agentbus.delegation.trust import NeedsTrust, Trust
 from agentbus.errors import BadSignature, Rejected
 from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import LIMITS
@@ -277,19 +278,19 @@ def _judge(link: Link, parent: Link | None, trust: Trust, now: int, cache: Signa
         raise _no("reject.grant_expired", grant.n, "expired")
     if trust.is_revoked("grant", link.digest):
         raise _no("reject.revoked", grant.n, "this grant was revoked")
-    key = _instance_issuer(link, parent, trust, now) if parent else _root_issuer(link, trust)
+    key = _instance_issuer(link, parent, trust, now) if parent else _root_issuer(link, trust, now)
     try:
         (cache.verify if cache else verify)(key, Purpose.GRANT, link.body, link.signature)
     except BadSignature as error:
         raise _no("reject.grant_signature", grant.n, "the signature does not verify") from error
 
 
-def _root_issuer(link: Link, trust: Trust) -> VerifyKey:
+def _root_issuer(link: Link, trust: Trust, now: int) -> VerifyKey:
     """The key that may sign this link 0."""
     grant = link.grant
     if grant.root_kind == "standing":
         _require_good(trust.refuses_principal(grant.subject, grant.audience_epoch), grant.n, grant.subject)
-        key = trust.consent_key(grant.issuer_key)
+        key = trust.consent_key(grant.issuer_key, now)
         if key is None:
             raise _no("reject.grant_key", 0, "not the directory's current consent key")
         return key
@@ -299,6 +300,10 @@ def _root_issuer(link: Link, trust: Trust) -> VerifyKey:
         raise _no("reject.grant_key", 0, f"not an identity key of {grant.issuer}")
     if identity.state not in USABLE or trust.is_revoked("key", grant.issuer_key):
         raise _no("reject.revoked", 0, f"the key of {grant.issuer} is {identity.state}")
+    if identity.until is not None and now >= identity.until:
+        raise _no("reject.key_expired", 0, f"the key of {grant.issuer} was followed by another")
+    if trust.closed_to(grant.issuer_key, grant.issued_at, through_instance=False):
+        raise _no("reject.key_closed", 0, f"the key of {grant.issuer} is {identity.state} and grants nothing new")
     return identity.key
 
 
@@ -311,6 +316,8 @@ def _instance_issuer(link: Link, parent: Link, trust: Trust, now: int) -> Verify
     if parent.grant.pinned_key is not None and instance.identity_key != parent.grant.pinned_key:
         raise _no("reject.pinned_key", grant.n, "the link above pins another identity key")
     _require_good(trust.refuses(instance, now), grant.n, grant.issuer)
+    if trust.closed_to(instance.identity_key, grant.issued_at, through_instance=True):
+        raise _no("reject.key_closed", grant.n, f"the key of {grant.issuer} is tainted: it must rotate first")
     if grant.expires > instance.not_after:
         raise _no("reject.grant_outlives_key", grant.n, "expires after the key that signed it")
     return checked_key(instance.key)
@@ -320,7 +327,8 @@ def _window(links: tuple[Link, ...], trust: Trust) -> tuple[int, int]:
     """The instants at which judging these links gives the same answer: from the first on, before the second."""
     keys = [trust.instances[link.grant.issuer_key] for link in links[1:]]
     start = max([link.grant.not_before for link in links] + [key.not_before for key in keys]) - LIMITS.skew
-    return start, min([link.grant.expires for link in links] + [key.not_after for key in keys])
+    ends = [link.grant.expires for link in links] + [trust.holds_until(key) for key in keys]
+    return start, min([*ends, trust.key_until(links[0].grant.issuer_key)])
 
 
 def _judge_holder(link: Link, trust: Trust) -> None:

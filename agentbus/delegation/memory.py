@@ -52,5 +52,5 @@ class Memory(SignatureCache):
             return None
         code = trust.refuses(instance, now)
         if code is None:
-            self.remember(instance.key, True, trust, instance.not_before - LIMITS.skew, instance.not_after)
+            self.remember(instance.key, True, trust, instance.not_before - LIMITS.skew, trust.holds_until(instance))
         return code

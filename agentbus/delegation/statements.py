@@ -105,6 +105,46 @@ class KeyEvent(NamedTuple):
         return cls(*row[1:])
 
 
+class Rotation(NamedTuple):
+    """What the old and the new key of a principal both sign: the one is followed by the other.
+
+    It is the payload of a ``rotate`` event and proves itself, so it does not matter who carries it.
+    """
+
+    domain: str
+    principal: PrincipalId
+    epoch: int
+    old: bytes  # id of the key that ends
+    new: bytes  # raw public key that follows
+    step: str  # prepare: published and not usable yet; activate: usable, and the old one verifies only
+    overlap: int  # microseconds for which the old key still verifies
+    expires: int  # instant after which the directory must not take it
+
+    def encode(self) -> bytes:
+        """The bytes that both keys sign (purpose ROTATION)."""
+        return bytes(pack([1, *self]))
+
+    @classmethod
+    def decode(cls, body: bytes) -> Rotation:
+        """Read a rotation's body.
+
+        Raises:
+            Malformed: ``malformed.statement``, ``malformed.id``.
+        """
+        row = unpack_array(body, 9)
+        if [type(v) for v in row] != [int, str, str, int, bytes, bytes, str, int, int] or row[0] != 1:
+            raise Malformed("malformed.statement", "not a version 1 rotation")
+        if len(row[4]) != 32 or len(row[5]) != 32 or row[6] not in ("prepare", "activate"):
+            raise Malformed("malformed.statement", "a rotation names two keys, and prepares or activates")
+        row[2] = parse_id(row[2])
+        return cls(*row[1:])
+
+    def proven_by(self, old: SigningKey, new: SigningKey) -> list[bytes]:
+        """The payload of the event: body, the old key's signature, the new key's."""
+        body = self.encode()
+        return [body, sign(old, Purpose.ROTATION, body), sign(new, Purpose.ROTATION, body)]
+
+
 class Revocation(NamedTuple):
     """An irreversible statement that something counts no more. ``id`` is raw bytes, or a principal's id in UTF-8."""
 
@@ -191,6 +231,13 @@ class Instance(NamedTuple):
             raise Malformed("malformed.statement", "purposes are envelope, grant or both")
         row[1] = parse_id(row[1])
         return cls(*row[1:])
+
+
+def enrolment_transcript(
+    domain: str, principal: str, nonce: bytes, key: bytes, curve_key: bytes, expires: int
+) -> bytes:
+    """What a new identity key signs to prove it is held (purpose POP)."""
+    return bytes(pack([1, nonce, directory_id(domain), domain, principal, key, curve_key, ["statement"], expires]))
 
 
 def directory_id(domain: str) -> PrincipalId:

@@ -11,87 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Final
 
-from agentbus.crypto.keys import VerifyKey, check_curve_key, thumbprint
-from agentbus.crypto.merkle import Frontier, leaf_hash
+from agentbus.crypto.keys import VerifyKey, thumbprint
+from agentbus.crypto.merkle import Frontier
 from agentbus.crypto.note import open_checkpoint
-from agentbus.crypto.signing import Purpose, verify
-from agentbus.delegation.scope import Scope, decode_scopes
-from agentbus.delegation.statements import (
-    INSTANCE,
-    KEY_EVENT,
-    MAX_INSTANCE_WINDOW,
-    ROLES,
-    Instance,
-    KeyEvent,
-    Revocation,
-    Signed,
-    decode_signed,
-    directory_origin,
-)
-from agentbus.errors import BadSignature, InvalidKey, Malformed, Rejected, Unavailable
-from agentbus.wire.ids import PrincipalId, b64, parse_id
+from agentbus.delegation.fold import Fold
+from agentbus.delegation.overlay import Overlay
+from agentbus.delegation.records import USABLE, IdentityKey, OnlineKey, Principal, stand_at
+from agentbus.delegation.revoking import FOREVER
+from agentbus.delegation.statements import Instance, Revocation, directory_origin
+from agentbus.errors import BadSignature, Malformed, Rejected, Unavailable
+from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import LIMITS, SECOND
 
 CODES: Final = {
-    "reject.wrong_root": "The trust domain's root key is not the one pinned in the bus URL.",
-    "reject.statement_signer": "A statement is signed by a key that may not say this.",
-    "reject.statement_signature": "A statement's signature does not verify.",
-    "reject.statement_order": "A key event is not the next one of the directory's log.",
-    "reject.statement_invalid": "A statement contradicts what the directory's log says so far.",
     "reject.head_forked": "A signed head disagrees with the log this node folded: the directory shows two histories.",
+    "reject.key_unknown": "At that instant no such identity key was registered.",
     "unavailable.directory_behind": "The directory's log grew and this node has not seen the new entries yet.",
 }
-
-KeyState = Literal["active", "retiring", "retired", "tainted", "compromised", "revoked"]
-KEY_MOVES: Final[Mapping[str, frozenset[str]]] = {
-    "active": frozenset({"retiring", "retired", "tainted", "compromised"}),
-    "retiring": frozenset({"retired", "tainted", "compromised"}),
-    "tainted": frozenset({"retired", "compromised"}),
-    "retired": frozenset({"compromised"}),
-    "compromised": frozenset(),
-    "revoked": frozenset(),
-}
-"""What may become of an identity key: never better than it was. ``revoked`` is a revocation's business."""
-USABLE: Final = frozenset({"active", "retiring", "tainted"})
-"""States under which a key still verifies."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """What the directory says of an agent, user or service."""
-
-    id: PrincipalId
-    state: str  # pending, active, suspended, retired or revoked
-    epoch: int
-    owner: str
-    purpose: str
-    ceiling: tuple[Scope, ...]
-    may_talk_to: tuple[str, ...]
-    rights: tuple[Scope, ...] | None  # a user's; None means everything, and only for user records
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class IdentityKey:
-    """An identity key's record; it is never removed."""
-
-    key: VerifyKey
-    principal: PrincipalId
-    epoch: int
-    curve_key: bytes
-    state: KeyState
-    since: int  # the instant of the state
-
-
-@dataclass(frozen=True, slots=True)
-class OnlineKey:
-    """One of the directory's four online keys."""
-
-    key: VerifyKey
-    role: str
-    retired: bool = False
 
 
 class NeedsTrust(Exception):
@@ -124,16 +62,19 @@ class Trust:
     max_age: int = 30 * SECOND
     root_key: VerifyKey | None = None
     online: Mapping[bytes, OnlineKey] = field(default_factory=dict)
-    principals: Mapping[str, Principal] = field(default_factory=dict)
-    keys: Mapping[bytes, IdentityKey] = field(default_factory=dict)
-    curve_keys: Mapping[bytes, PrincipalId] = field(default_factory=dict)
-    revoked: Mapping[tuple[str, bytes], Revocation] = field(default_factory=dict)
-    instances: Mapping[bytes, Instance] = field(default_factory=dict)  # by instance key id
-    statements: Mapping[bytes, bytes] = field(default_factory=dict)  # the same, as they were signed
+    principals: Mapping[str, Principal] = field(default_factory=Overlay)
+    keys: Mapping[bytes, IdentityKey] = field(default_factory=Overlay)
+    curve_keys: Mapping[bytes, PrincipalId] = field(default_factory=Overlay)
+    revoked: Mapping[tuple[str, bytes], Revocation] = field(default_factory=Overlay)
+    forgettable: Mapping[bytes, int] = field(default_factory=Overlay)  # revoked grants: when they expired by themselves
+    instances: Mapping[bytes, Instance] = field(default_factory=Overlay)  # by instance key id
+    statements: Mapping[bytes, bytes] = field(default_factory=Overlay)  # the same, as they were signed
+    present: Mapping[str, tuple[bytes, ...]] = field(default_factory=Overlay)  # instance key ids of each principal
     head: Head | None = None
     checked_at: int | None = None  # monotonic instant at which the newest answered poll was sent
     checked_head: int = -1  # the instant in that poll's answer: the same answer twice is a replay, not news
     last_instant: int = 0
+    last_time: int = 0  # of the last TIME leaf: what names this size was made after it
     frontier: Frontier = field(default_factory=Frontier)
 
     @classmethod
@@ -152,9 +93,9 @@ class Trust:
 
         Raises:
             Malformed: ``malformed.statement``.
-            Rejected: ``reject.statement_*``, ``reject.wrong_root``.
+            Rejected: a code of :mod:`agentbus.delegation.fold` or ``reject.revoker``.
         """
-        fold = _Fold(self)
+        fold = Fold(self)
         for data in (statements,) if isinstance(statements, bytes) else statements:
             fold.add(data, now)
         return fold.freeze()
@@ -187,7 +128,7 @@ class Trust:
 
     def _open_head(self, note: bytes) -> Head:
         for online in self.online.values():
-            if online.role != "head" or online.retired:
+            if online.role != "head" or online.retired_at is not None:
                 continue
             try:
                 checkpoint = open_checkpoint(note, directory_origin(self.domain), online.key)
@@ -217,8 +158,8 @@ class Trust:
 
     def instances_of(self, who: str, now: int) -> list[Instance]:
         """The known, current, unrevoked instances of a principal, newest first."""
-        mine = [i for i in self.instances.values() if i.principal == who and self.refuses(i, now) is None]
-        return sorted(mine, key=lambda i: i.not_before, reverse=True)
+        known = [self.instances[key] for key in self.present.get(who, ())]
+        return sorted((i for i in known if self.refuses(i, now) is None), key=lambda i: i.not_before, reverse=True)
 
     def refuses(self, instance: Instance, now: int) -> str | None:
         """Why a known instance must not be relied on at ``now``; None when nothing speaks against it."""
@@ -229,11 +170,23 @@ class Trust:
         key = self.keys.get(instance.identity_key)
         if key is None or key.state not in USABLE or key.principal != instance.principal:
             return "reject.revoked"
+        if now >= self.key_until(instance.identity_key):
+            return "reject.key_expired"
         if self.is_revoked("key", instance.identity_key):
             return "reject.revoked"
         if key.epoch != instance.epoch:
             return "reject.epoch"
         return self.refuses_principal(instance.principal, instance.epoch)
+
+    def key_until(self, key_id: bytes) -> int:
+        """When an identity key or an online key stops counting by what is known now: a rotation says so ahead."""
+        identity, online = self.keys.get(key_id), self.online.get(key_id)
+        ends = (identity.until if identity else None, online.retired_at if online else None)
+        return min((end for end in ends if end is not None), default=FOREVER)
+
+    def holds_until(self, instance: Instance) -> int:
+        """When an instance stops counting by itself: its own window, or that of the key that introduced it."""
+        return min(instance.not_after, self.key_until(instance.identity_key))
 
     def refuses_principal(self, who: str, epoch: int) -> str | None:
         """Why a principal of this epoch must not be relied on; None when nothing speaks against it."""
@@ -248,269 +201,99 @@ class Trust:
             return "reject.epoch"
         return None
 
-    def consent_key(self, key_id: bytes) -> VerifyKey | None:
-        """The directory's consent key of this id, while it is current."""
+    def active_key(self, who: str) -> IdentityKey | None:
+        """The one identity key of a principal that may sign something new: of its epoch, followed by no other."""
+        record = self.principals.get(who)
+        for key_id in reversed(record.keys) if record else ():
+            key = self.keys[key_id]
+            if key.state == "active" and record is not None and key.epoch == record.epoch:
+                return key
+        return None
+
+    def admits(self, curve_key: bytes) -> bool:
+        """Whether a CURVE key may connect: an active principal's, of its epoch, beside an identity key that counts."""
+        record = self.principals.get(self.curve_keys.get(curve_key, ""))
+        if record is None or record.state != "active":
+            return False
+        mine = (self.keys[key_id] for key_id in record.keys)
+        return any(k.curve_key == curve_key and k.state in USABLE and k.epoch == record.epoch for k in mine)
+
+    def closed_to(self, identity_key: bytes, instant: int, *, through_instance: bool) -> bool:
+        """Whether what an identity key stands behind was made too late: under a key that was tainted or followed by
+        another. An instance that a retiring key introduced goes on until the key's overlap ends.
+        """
+        key = self.keys.get(identity_key)
+        if key is None or key.state == "active" or (through_instance and key.state == "retiring"):
+            return False
+        return not key.issues(instant if key.state == "tainted" else instant - LIMITS.skew)
+
+    def consent_key(self, key_id: bytes, now: int) -> VerifyKey | None:
+        """The directory's consent key of this id, while it counts."""
         online = self.online.get(key_id)
-        return online.key if online and online.role == "consent" and not online.retired else None
+        good = online is not None and online.role == "consent" and online.counts(now)
+        return online.key if good and online else None
 
-    def without_instance(self, key_id: bytes) -> Trust:
-        """The snapshot without one instance: it ended, and its statement is presence, not history."""
-        return replace(
-            self,
-            instances={k: v for k, v in self.instances.items() if k != key_id},
-            statements={k: v for k, v in self.statements.items() if k != key_id},
-        )
+    # ── questions about the past ─────────────────────────────────────────────────────────────────────────────────
 
+    def key_state_at(self, key_id: bytes, at: int, *, known: int | None = None) -> str:
+        """The state that an identity key had at an instant, by what the log had said at another.
 
-class _Fold:
-    """The mutable side of :meth:`Trust.advance`: one entry after the other, every rule before any change."""
+        Args:
+            key_id: The key's thumbprint.
+            at: The instant asked about, microseconds.
+            known: What the log had said by this instant; None: all of it.
 
-    def __init__(self, trust: Trust) -> None:
-        self.trust = trust
-        self.domain = trust.domain
-        self.size = trust.size
-        self.revocation_seq = trust.revocation_seq
-        self.max_age = trust.max_age
-        self.root_key = trust.root_key
-        self.last_instant = trust.last_instant
-        self.online = dict(trust.online)
-        self.principals = dict(trust.principals)
-        self.keys = dict(trust.keys)
-        self.curve_keys = dict(trust.curve_keys)
-        self.revoked = dict(trust.revoked)
-        self.instances = dict(trust.instances)
-        self.statements = dict(trust.statements)
-        self.frontier = trust.frontier.copy()
+        Returns:
+            A key state, or ``unknown`` where it was not registered.
+        """
+        key = self.keys.get(key_id)
+        return "unknown" if key is None else key.state_at(at, known)
 
-    def freeze(self) -> Trust:
-        return replace(
-            self.trust,
-            domain=self.domain,
-            size=self.size,
-            revocation_seq=self.revocation_seq,
-            max_age=self.max_age,
-            root_key=self.root_key,
-            online=self.online,
-            principals=self.principals,
-            keys=self.keys,
-            curve_keys=self.curve_keys,
-            revoked=self.revoked,
-            instances=self.instances,
-            statements=self.statements,
-            last_instant=self.last_instant,
-            frontier=self.frontier,
-        )
+    def refuses_key_at(self, key_id: bytes, at: int, *, known: int | None = None) -> str | None:
+        """Why a signature of an identity key made at ``at`` does not count, by what was known at ``known``.
 
-    def add(self, data: bytes, now: int) -> None:
-        signed = decode_signed(data)
-        if signed.tag == INSTANCE:
-            self._instance(signed, data, now)
-            return
-        entry = KeyEvent.decode(signed.body) if signed.tag == KEY_EVENT else Revocation.decode(signed.body)
-        if entry.seq != self.size:
-            raise Rejected("reject.statement_order", f"entry {entry.seq} where {self.size} is next")
-        if entry.instant < self.last_instant:
-            raise Rejected("reject.statement_invalid", "an entry is older than the one before it")
-        if isinstance(entry, KeyEvent):
-            self._verify_event(signed, entry)
-            try:
-                _EVENTS[entry.kind](self, entry)
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                if isinstance(error, Malformed | InvalidKey):
-                    raise
-                raise Malformed("malformed.statement", f"no payload of a {entry.kind[:32]!r} event") from error
-        else:
-            self._require_domain(entry.domain)
-            self._verify_by_identity(signed)
-            self._revocation(entry)
-        self.size += 1
-        self.last_instant = entry.instant
-        self.frontier.append(leaf_hash(data))
+        Args:
+            key_id: The key's thumbprint.
+            at: When it was signed, as far as that can be proven; microseconds.
+            known: What the log had said by this instant; None: all of it.
 
-    # ── who may sign what ────────────────────────────────────────────────────────────────────────────────────────
+        Returns:
+            A code, or None where the key counted.
+        """
+        state = self.key_state_at(key_id, at, known=known)
+        if state == "unknown":
+            return "reject.key_unknown"
+        if state not in USABLE:
+            return "reject.key_expired" if state in ("retired", "prepared") else "reject.revoked"
+        key = self.keys[key_id]
+        stand = stand_at(self.principals[key.principal].history, at, known)
+        if stand is None or stand.state != "active":
+            return "reject.revoked" if stand is not None and stand.state == "revoked" else "reject.not_active"
+        return None if stand.epoch == key.epoch else "reject.epoch"
 
-    def _verify_event(self, signed: Signed, event: KeyEvent) -> None:
-        if event.seq == 0:
-            self._first(signed, event)
-            return
-        self._require_domain(event.domain)
-        if event.kind in ("online", "online-retired", "domain"):
-            if self.root_key is None or signed.key_id != self.root_key.id:
-                raise Rejected("reject.statement_signer", "only the root key introduces or ends online keys")
-            _check(signed, self.root_key)
-        else:
-            self._verify_by_identity(signed)
+    # ── forgetting ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _first(self, signed: Signed, event: KeyEvent) -> None:
-        if event.kind != "domain" or not event.payload or type(event.payload[0]) is not bytes:
-            raise Malformed("malformed.statement", "the first entry names the trust domain and its root key")
-        key = VerifyKey(event.payload[0])
-        if key.id != self.trust.root:
-            raise Rejected("reject.wrong_root", f"root key {b64(key.id)}, pinned is {b64(self.trust.root)}")
-        if signed.key_id != key.id:
-            raise Rejected("reject.statement_signer", "the first entry is signed by the root key")
-        _check(signed, key)
-        self.root_key, self.domain = key, event.domain
+    def forget(self, now: int) -> Trust:
+        """The snapshot without what has expired by itself: instances, and revocations of grants that are over.
 
-    def _verify_by_identity(self, signed: Signed) -> None:
-        online = self.online.get(signed.key_id)
-        if online is None or online.role != "identity" or online.retired:
-            raise Rejected("reject.statement_signer", "not signed by a current identity key of the directory")
-        _check(signed, online.key)
+        The log forgets nothing; a receiver need not remember what would be refused for its age.
+        """
+        over = [key for key, instance in self.instances.items() if instance.not_after + LIMITS.skew <= now]
+        grants = [handle for handle, until in self.forgettable.items() if until + LIMITS.skew <= now]
+        trust = self.without_instances(over) if over else self
+        if not grants:
+            return trust
+        revoked, forgettable = Overlay.of(trust.revoked).draft(), Overlay.of(trust.forgettable).draft()
+        for handle in grants:
+            del revoked["grant", handle], forgettable[handle]
+        return replace(trust, revoked=revoked.freeze(), forgettable=forgettable.freeze())
 
-    def _require_domain(self, domain: str) -> None:
-        if domain != self.domain:
-            raise Rejected("reject.statement_invalid", f"an entry of {domain[:80]!r} in the log of {self.domain!r}")
-
-    # ── entries ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _domain(self, event: KeyEvent) -> None:
-        raw, max_age = event.payload
-        if self.root_key is None or raw != self.root_key.raw:
-            raise Rejected("reject.wrong_root", "a trust domain keeps its root key")
-        if not 5 * SECOND <= max_age <= 300 * SECOND:
-            raise Rejected("reject.statement_invalid", "max_directory_age is 5 to 300 seconds")
-        self.max_age = max_age
-
-    def _online(self, event: KeyEvent) -> None:
-        (raw,) = event.payload
-        key = VerifyKey(raw)
-        if event.subject not in ROLES or key.id in self.online or key.id in self.keys or key == self.root_key:
-            raise Rejected("reject.statement_invalid", "no such role, or a key that had one before")
-        self.online[key.id] = OnlineKey(key, event.subject)
-
-    def _online_retired(self, event: KeyEvent) -> None:
-        (key_id,) = event.payload
-        self.online[key_id] = replace(self.online[key_id], retired=True)
-
-    def _create(self, event: KeyEvent) -> None:
-        who = parse_id(event.subject)
-        if who in self.principals or who.domain != self.domain or ("principal", who.encode()) in self.revoked:
-            raise Rejected("reject.statement_invalid", f"{who} exists, or is of another trust domain")
-        self.principals[who] = _record(who, "pending", 0, event.payload)
-
-    def _amend(self, event: KeyEvent) -> None:
-        old = self.principals[event.subject]
-        self.principals[event.subject] = _record(old.id, old.state, old.epoch, event.payload)
-
-    def _key(self, event: KeyEvent) -> None:
-        raw, curve_key, epoch = event.payload[:3]
-        key, record = VerifyKey(raw), self.principals[event.subject]
-        check_curve_key(curve_key)
-        if key.id in self.keys or curve_key in self.curve_keys:
-            raise Rejected("reject.statement_invalid", "an identity or CURVE key was seen before")
-        online = self.online.get(key.id)
-        other = key == self.root_key or (online is not None and online.role != "identity")
-        if other or key.id in self.instances or ("key", key.id) in self.revoked:
-            raise Rejected("reject.statement_invalid", "this key has another purpose, or was revoked")
-        if record.state in ("retired", "revoked") or type(epoch) is not int or epoch != max(record.epoch, 1):
-            raise Rejected("reject.statement_invalid", f"{event.subject} takes no key of epoch {epoch}")
-        self.keys[key.id] = IdentityKey(key, record.id, epoch, curve_key, "active", event.instant)
-        self.curve_keys[curve_key] = record.id
-        state = "active" if record.state == "pending" else record.state
-        self.principals[event.subject] = replace(record, state=state, epoch=epoch)
-
-    def _key_state(self, event: KeyEvent) -> None:
-        key_id, state, since = event.payload
-        old = self.keys[key_id]
-        if old.principal != event.subject or state not in KEY_MOVES[old.state] or type(since) is not int:
-            raise Rejected("reject.statement_invalid", "this key cannot take this state")
-        self.keys[key_id] = replace(old, state=state, since=since)
-
-    def _state(self, event: KeyEvent) -> None:
-        (state,) = event.payload
-        old = self.principals[event.subject]
-        if state not in ("active", "suspended", "retired") or old.state in ("retired", "revoked", "pending"):
-            raise Rejected("reject.statement_invalid", f"{old.state} does not become {state!r}")
-        self.principals[event.subject] = replace(old, state=state)
-
-    def _epoch(self, event: KeyEvent) -> None:
-        (epoch,) = event.payload
-        old = self.principals[event.subject]
-        if type(epoch) is not int or epoch != old.epoch + 1:
-            raise Rejected("reject.statement_invalid", "an epoch grows by one")
-        self.principals[event.subject] = replace(old, epoch=epoch)
-
-    def _time(self, event: KeyEvent) -> None:
-        (_random,) = event.payload
-
-    def _revocation(self, entry: Revocation) -> None:
-        if entry.number != self.revocation_seq + 1:
-            raise Rejected("reject.statement_order", "revocations are numbered without a gap")
-        if (entry.kind, entry.id) in self.revoked:
-            raise Rejected("reject.statement_invalid", "this was revoked before")
-        self.revocation_seq = entry.number
-        self.revoked[(entry.kind, entry.id)] = entry
-        if entry.kind == "principal":
-            who = entry.id.decode("utf-8", "replace")
-            if who in self.principals:
-                self.principals[who] = replace(self.principals[who], state="revoked")
-        elif entry.kind == "key" and entry.id in self.keys:
-            self.keys[entry.id] = replace(self.keys[entry.id], state="revoked", since=entry.effective_at)
-
-    # ── presence ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _instance(self, signed: Signed, data: bytes, now: int) -> None:
-        """An instance statement: signed by a current identity key, countersigned by the key it introduces."""
-        instance = Instance.decode(signed.body)
-        identity = self.keys.get(instance.identity_key)
-        if identity is None or signed.key_id != instance.identity_key or identity.principal != instance.principal:
-            raise Rejected("reject.statement_signer", "not signed by an identity key of the principal it names")
-        if identity.epoch != instance.epoch:
-            raise Rejected("reject.statement_signer", "an identity key speaks for its own epoch only")
-        _check(signed, identity.key)
-        key = VerifyKey(instance.key)
-        try:
-            verify(key, Purpose.INSTANCE_POSSESSION, signed.body, signed.possession)
-        except BadSignature as error:
-            raise Rejected("reject.statement_signature", "the instance key did not countersign") from error
-        window = instance.not_after - instance.not_before
-        if not 0 < window <= MAX_INSTANCE_WINDOW or instance.not_before > now + LIMITS.skew:
-            raise Rejected("reject.statement_invalid", "an instance key lives at most an hour, from now on")
-        if instance.curve_key not in self.curve_keys:
-            raise Rejected("reject.statement_invalid", "the CURVE key of the node is not enrolled")
-        known = self.instances.get(key.id)
-        if known is not None and known[:4] != instance[:4]:
-            raise Rejected("reject.statement_invalid", "this instance key belongs to another instance")
-        taken = (thumbprint(instance.log_key), key.id)
-        if any(k in self.keys or k in self.online or k == self.trust.root for k in taken) or taken[0] == taken[1]:
-            raise Rejected("reject.statement_invalid", "an instance key signs envelopes and grants, and nothing else")
-        if known is None or instance.not_before >= known.not_before:  # an older statement takes nothing back
-            self.instances[key.id] = instance
-            self.statements[key.id] = data
-
-
-def _record(who: PrincipalId, state: str, epoch: int, payload: list[Any]) -> Principal:
-    owner, purpose, ceiling, may_talk_to, rights, tags = payload
-    lists = type(may_talk_to) is list and type(tags) is list
-    if not lists or type(owner) is not str or any(type(t) is not str for t in (purpose, *may_talk_to, *tags)):
-        raise Malformed("malformed.statement", "a record's owner, purpose, targets and tags are texts")
-    if rights == "all":
-        if who.kind != "user":
-            raise Malformed("malformed.statement", "'all' stands in a user's rights only")
-        held: tuple[Scope, ...] | None = None
-    else:
-        held = decode_scopes(rights)
-    return Principal(who, state, epoch, owner, purpose, decode_scopes(ceiling), tuple(may_talk_to), held, tuple(tags))
-
-
-def _check(signed: Signed, key: VerifyKey) -> None:
-    try:
-        signed.verify(key)
-    except BadSignature as error:
-        raise Rejected("reject.statement_signature", "a statement's signature does not verify") from error
-
-
-_EVENTS: Final = {
-    "domain": _Fold._domain,
-    "online": _Fold._online,
-    "online-retired": _Fold._online_retired,
-    "create": _Fold._create,
-    "amend": _Fold._amend,
-    "key": _Fold._key,
-    "key-state": _Fold._key_state,
-    "state": _Fold._state,
-    "epoch": _Fold._epoch,
-    "time": _Fold._time,
-}
-"""What each kind of key event does. A kind that is not here is refused: an unknown rule must not be skipped."""
+    def without_instances(self, key_ids: Iterable[bytes]) -> Trust:
+        """The snapshot without these instances: they ended, and their statements are presence, not history."""
+        instances, statements = Overlay.of(self.instances).draft(), Overlay.of(self.statements).draft()
+        present = Overlay.of(self.present).draft()
+        for key_id in key_ids:
+            who = instances[key_id].principal
+            present[who] = tuple(key for key in present.get(who, ()) if key != key_id)
+            del instances[key_id], statements[key_id]
+        return replace(self, instances=instances.freeze(), statements=statements.freeze(), present=present.freeze())

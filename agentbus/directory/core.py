@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentbus.crypto.keys import CurveKey, SigningKey, VerifyKey
+from agentbus.crypto.merkle import Tree, leaf_hash
 from agentbus.crypto.note import Checkpoint, sign_note
 from agentbus.crypto.signing import Purpose, sign, verify
 from agentbus.delegation.grant import Grant, Link, encode_chain
+from agentbus.delegation.records import Principal
 from agentbus.delegation.scope import Scope, encode_scopes, scopes
 from agentbus.delegation.statements import (
     Instance,
@@ -24,11 +26,11 @@ from agentbus.delegation.statements import (
     decode_signed,
     directory_id,
     directory_origin,
+    enrolment_transcript,
 )
-from agentbus.delegation.trust import Principal, Trust
+from agentbus.delegation.trust import Trust
 from agentbus.directory.store import Store
 from agentbus.errors import BadSignature, DirectoryRefused
-from agentbus.wire.codec import pack
 from agentbus.wire.ids import PrincipalId, everyone
 from agentbus.wire.limits import SECOND
 
@@ -40,6 +42,9 @@ CODES: Final = {
     "directory.node_taken": "Another principal's running node has this name.",
     "directory.no_standing": "Only a running, active instance is given a standing grant.",
     "directory.already_revoked": "This was revoked before; a revocation is never undone or repeated.",
+    "directory.enrolled": "This principal has an identity key; it gets another by rotation, or after its key was lost.",
+    "directory.ended": "This principal is retired or revoked, and nothing brings it back.",
+    "directory.must_rotate": "This identity key is tainted or was followed by another: nothing new is signed with it.",
     "directory.key_seen": "This identity or CURVE key was seen before; make new keys.",
 }
 
@@ -64,13 +69,6 @@ class OnlineKeys:
         return cls(identity, head, consent, token, CurveKey(entropy(32)))
 
 
-def enrolment_transcript(
-    domain: str, principal: str, nonce: bytes, key: bytes, curve_key: bytes, expires: int
-) -> bytes:
-    """What a new identity key signs to prove it is held (purpose POP)."""
-    return bytes(pack([1, nonce, directory_id(domain), domain, principal, key, curve_key, ["statement"], expires]))
-
-
 def prove_possession(key: SigningKey, transcript: bytes) -> bytes:
     """The proof for :meth:`Directory.enrol`."""
     return sign(key, Purpose.POP, transcript)
@@ -90,7 +88,10 @@ class Directory:
         self.keys = keys
         self.trust = Trust.pinned(root).advance(store.entries(), now=now)
         self._last_head = 0
+        self._tree = Tree()
         self._gone: set[bytes] = set()  # key ids of instances that ended: no presence, yet their links still verify
+        self._nodes: dict[str, set[bytes]] = {}  # key ids of instances by their node's name
+        self.granted: dict[bytes, tuple[PrincipalId, bytes, int]] = {}  # standing grants by instance: who, link, end
         self.changed: Callable[[list[bytes]], None] = lambda entries: None
 
     @classmethod
@@ -117,7 +118,7 @@ class Directory:
         directory = cls(store, keys, root.id, now=now)
         me = directory_id(domain)
         directory.add_principal(me, now=now, owner="", may_talk_to=[everyone(domain)])
-        directory._event(now, "key", me, [keys.identity.public.raw, keys.curve.public, 1, b"", b""])
+        directory.write(now, [("key", me, [keys.identity.public.raw, keys.curve.public, 1, b"", b""])])
         return directory
 
     @property
@@ -147,15 +148,15 @@ class Directory:
         if who in self.trust.principals:
             raise DirectoryRefused("directory.name_taken", f"{who.short} exists already; choose another name")
         payload = self._payload(owner, purpose, ceiling, may_talk_to, rights, tags)
-        self._event(now, "create", who, payload)
+        self.write(now, [("create", who, payload)])
         return self.trust.principals[who]
 
     def amend(self, who: PrincipalId, *, now: int, **changes: Any) -> Principal:
         """Change a record: any of owner, purpose, ceiling, may_talk_to, rights, tags."""
-        old = self._known(who)
+        old = self.known(who)
         fields = {name: getattr(old, name) for name in ("owner", "purpose", "ceiling", "may_talk_to", "rights", "tags")}
         fields |= changes
-        self._event(now, "amend", who, self._payload(**fields))
+        self.write(now, [("amend", who, self._payload(**fields))])
         return self.trust.principals[who]
 
     @staticmethod
@@ -172,7 +173,7 @@ class Directory:
             DirectoryRefused: ``directory.unknown``, ``directory.possession``, ``directory.key_seen``.
             InvalidKey: the key is weak.
         """
-        record = self._known(who)
+        record = self.known(who)
         verify_key = VerifyKey(key)
         try:
             verify(verify_key, Purpose.POP, transcript, proof)
@@ -180,7 +181,10 @@ class Directory:
             raise DirectoryRefused("directory.possession", "the transcript is not signed by the new key") from error
         if verify_key.id in self.trust.keys or curve_key in self.trust.curve_keys:
             raise DirectoryRefused("directory.key_seen", "this key was registered before; make new keys")
-        self._event(now, "key", who, [key, curve_key, max(record.epoch, 1), transcript, proof])
+        self.require_alive(record)
+        if self.trust.active_key(who) is not None:
+            raise DirectoryRefused("directory.enrolled", f"{who.short} has a key: rotate it, or end it with --lost-key")
+        self.write(now, [("key", who, [key, curve_key, max(record.epoch, 1), transcript, proof])])
 
     def issue_token(self, who: PrincipalId, curve_key: bytes, *, now: int) -> int:
         """Remember a single-use enrolment token by its CURVE key.
@@ -188,7 +192,7 @@ class Directory:
         Returns:
             When it expires.
         """
-        self._known(who)
+        self.require_alive(self.known(who))
         self.store.add_token(curve_key, who, now + TOKEN_LIFE)
         return now + TOKEN_LIFE
 
@@ -220,11 +224,6 @@ class Directory:
             raise DirectoryRefused("directory.token", "the token was used before")
         self.enrol(PrincipalId(who), key=key, curve_key=curve_key, transcript=transcript, proof=proof, now=now)
 
-    def set_state(self, who: PrincipalId, state: str, *, now: int) -> None:
-        """Suspend, resume or retire a principal."""
-        self._known(who)
-        self._event(now, "state", who, [state])
-
     def revoke(
         self, kind: str, handle: bytes, *, revoker: PrincipalId, reason: str, now: int, proof: bytes = b""
     ) -> Revocation:
@@ -236,15 +235,17 @@ class Directory:
         if self.trust.is_revoked(kind, handle):
             raise DirectoryRefused("directory.already_revoked", f"this {kind} was revoked before")
         entry = Revocation(
-            self.trust.size, self._instant(now), self.domain, kind, handle, revoker, reason[:256], now,
+            self.trust.size, self.instant(now), self.domain, kind, handle, revoker, reason[:256], now,
             self.trust.revocation_seq + 1, proof,
         )  # fmt: skip
-        self._append([entry.signed_by(self.keys.identity).encode()], now)
+        self.append([entry.signed_by(self.keys.identity).encode()], now)
+        if kind == "principal":
+            self.store.cancel_tokens(handle.decode(), now)
         return entry
 
     def time_leaf(self, entropy: bytes, *, now: int) -> None:
         """A TIME leaf, so that "after" has a meaning offline."""
-        self._event(now, "time", self.domain, [entropy])
+        self.write(now, [("time", self.domain, [entropy])])
 
     # ── presence ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -258,16 +259,21 @@ class Directory:
             Rejected: the statement is not good. DirectoryRefused: ``directory.no_standing``, ``directory.node_taken``.
         """
         instance = Instance.decode(decode_signed(statement).body)
+        if self.trust.closed_to(instance.identity_key, instance.not_before, through_instance=False):
+            raise DirectoryRefused("directory.must_rotate", f"a newer key of {instance.principal.short} must sign this")
         trust = self.trust.advance(statement, now=now)
         code = trust.refuses(instance, now)
         if code is not None:
             raise DirectoryRefused("directory.no_standing", f"{instance.principal.short} may not speak now ({code})")
-        for key, other in self.trust.instances.items():
-            running = key not in self._gone and other.not_after > now
-            if running and other.node == instance.node and other.curve_key != instance.curve_key:
+        named = self._nodes.setdefault(instance.node, set())
+        for key in named - self._gone:
+            other = self.trust.instances.get(key)
+            if other is not None and other.not_after > now and other.curve_key != instance.curve_key:
                 raise DirectoryRefused("directory.node_taken", f"a running node is called {instance.node!r}")
         self.trust = trust
-        self._gone.discard(VerifyKey(instance.key).id)
+        key = VerifyKey(instance.key).id
+        named.add(key)
+        self._gone.discard(key)
         record = trust.principals[instance.principal]
         grant = Grant(
             directory_id(self.domain), 1, self.keys.consent.id, now, instance.principal, instance.epoch,
@@ -275,7 +281,9 @@ class Directory:
             record.ceiling, record.may_talk_to, STANDING_DEPTH, link_id, None, None, "standing",
         )  # fmt: skip
         body = grant.encode()
-        return encode_chain((Link(grant, body, sign(self.keys.consent, Purpose.GRANT, body)),))
+        link = Link(grant, body, sign(self.keys.consent, Purpose.GRANT, body))
+        self.granted[key] = (instance.principal, link.digest, instance.not_after)
+        return encode_chain((link,))
 
     def leave(self, curve_key: bytes, instance_ids: Iterable[bytes] | None = None) -> list[bytes]:
         """A node's instances ended, all or some; their key ids."""
@@ -306,13 +314,24 @@ class Directory:
 
     def forget_expired(self, now: int) -> None:
         """Drop instances whose window is over."""
-        for key in [key for key, instance in self.trust.instances.items() if instance.not_after <= now]:
-            self.trust = self.trust.without_instance(key)
+        over = [key for key, instance in self.trust.instances.items() if instance.not_after <= now]
+        for key in over:
+            named = self._nodes.get(self.trust.instances[key].node, set())
+            named.discard(key)
+            if not named:
+                self._nodes.pop(self.trust.instances[key].node, None)
             self._gone.discard(key)
+            self.granted.pop(key, None)
+        if over:
+            self.trust = self.trust.without_instances(over)
+
+    def runs(self, key_id: bytes) -> bool:
+        """Whether the instance of this key has not said that it ended."""
+        return key_id in self.trust.instances and key_id not in self._gone
 
     def head(self, now: int) -> bytes:
         """The signed head: the log's checkpoint with the lines ``instant`` and ``revocations``."""
-        self._last_head = max(self._instant(now), self._last_head + 1)  # newer than any before, whatever the clock does
+        self._last_head = max(self.instant(now), self._last_head + 1)  # newer than any before, whatever the clock does
         origin = directory_origin(self.domain)
         lines = (f"instant {self._last_head}", f"revocations {self.trust.revocation_seq}")
         text = Checkpoint(origin, self.trust.size, self.trust.frontier.root(), lines).text
@@ -320,21 +339,54 @@ class Directory:
 
     # ── the log ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _known(self, who: PrincipalId) -> Principal:
+    @property
+    def tree(self) -> Tree:
+        """The log's tree, for proofs; made when one is first asked for, and kept."""
+        for entry in self.store.entries(len(self._tree)):
+            self._tree.append(leaf_hash(entry))
+        return self._tree
+
+    def known(self, who: PrincipalId) -> Principal:
+        """The record of ``who``.
+
+        Raises:
+            DirectoryRefused: ``directory.unknown``.
+        """
         record = self.trust.principal(who)
         if record is None:
             raise DirectoryRefused("directory.unknown", f"{who.short} is not enrolled; create it first")
         return record
 
-    def _instant(self, now: int) -> int:
+    def require_alive(self, record: Principal) -> None:
+        """Raises: DirectoryRefused: ``directory.ended``."""
+        if record.state in ("retired", "revoked"):
+            raise DirectoryRefused(
+                "directory.ended", f"{record.id.short} is {record.state} for good; names are never given twice"
+            )
+
+    def instant(self, now: int) -> int:
         """Entries never go back in time, even when the clock does."""
         return max(now, self.trust.last_instant)
 
-    def _event(self, now: int, kind: str, subject: str, payload: list[Any]) -> None:
-        event = KeyEvent(self.trust.size, self._instant(now), self.domain, kind, subject, payload)
-        self._append([event.signed_by(self.keys.identity).encode()], now)
+    def write(self, now: int, events: Sequence[tuple[str, str, list[Any]]]) -> None:
+        """Sign these (kind, subject, payload) and take them into the log, all or none.
 
-    def _append(self, entries: list[bytes], now: int) -> None:
+        Raises:
+            Malformed, InvalidKey, Rejected: the fold does not accept one of them. LogError: they could not be kept.
+        """
+        instant, first = self.instant(now), self.trust.size
+        entries = [
+            KeyEvent(seq, instant, self.domain, kind, subject, payload).signed_by(self.keys.identity).encode()
+            for seq, (kind, subject, payload) in enumerate(events, first)
+        ]
+        self.append(entries, now)
+
+    def append(self, entries: list[bytes], now: int) -> None:
+        """Take signed entries into the log, all or none.
+
+        Raises:
+            Malformed, InvalidKey, Rejected: the fold does not accept one of them. LogError: they could not be kept.
+        """
         trust = self.trust.advance(entries, now=now)
         self.store.append(self.trust.size, entries)
         self.trust = trust

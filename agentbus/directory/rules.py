@@ -6,34 +6,42 @@ from typing import Final
 
 from agentbus.delegation.chain import verify_chain
 from agentbus.delegation.grant import decode_links, encode_chain
-from agentbus.delegation.trust import NeedsTrust, Principal, Trust
+from agentbus.delegation.records import Principal
+from agentbus.delegation.revoking import is_operator
+from agentbus.delegation.trust import NeedsTrust, Trust
 from agentbus.errors import AgentBusError, DirectoryRefused, InvalidKey, Malformed, Rejected
 from agentbus.wire.ids import PrincipalId, parse_id
 
 CODES: Final = {
     "directory.not_operator": "Only the operator (a user with all rights) may do this.",
     "directory.not_owner": "Only the owner, the principal itself or the operator may do this.",
+    "directory.not_sponsor": "Only the owner or the operator lets somebody enrol again; nobody does it for itself.",
     "directory.not_issuer": "A grant is revoked by whoever issued a link at or above it, its subject or the operator.",
     "directory.bad_handle": "What is to be revoked is not named in the form of its kind.",
 }
 
 
-def is_operator(trust: Trust, who: str) -> bool:
-    """Whether ``who`` is an active user with all rights."""
-    record = trust.principal(who)
-    return record is not None and record.id.kind == "user" and record.state == "active" and record.rights is None
-
-
 def require_operator(trust: Trust, who: str) -> None:
     """Raises: DirectoryRefused: ``directory.not_operator``."""
-    if not is_operator(trust, who):
+    if not is_operator(trust.principals, who):
         raise DirectoryRefused("directory.not_operator", "ask the operator: agentbus … --as user/operator")
 
 
 def require_owner(trust: Trust, who: str, of: Principal) -> None:
     """Raises: DirectoryRefused: ``directory.not_owner``."""
-    if who not in (of.owner, of.id) and not is_operator(trust, who):
+    if who not in (of.owner, of.id) and not is_operator(trust.principals, who):
         raise DirectoryRefused("directory.not_owner", f"{of.id.short} belongs to {of.owner or 'nobody'}")
+
+
+def require_sponsor(trust: Trust, who: str, of: Principal) -> None:
+    """Somebody else has to vouch: whoever holds a stolen key must not be given a new one for it.
+
+    Raises:
+        DirectoryRefused: ``directory.not_sponsor``.
+    """
+    if is_operator(trust.principals, who) or (who == of.owner and who != of.id):
+        return
+    raise DirectoryRefused("directory.not_sponsor", f"ask {of.owner or 'the operator'}: it needs a sponsor, not itself")
 
 
 def may_revoke(trust: Trust, who: PrincipalId, kind: str, text: str, chain: str, *, now: int) -> tuple[bytes, bytes]:
@@ -74,7 +82,7 @@ def may_revoke(trust: Trust, who: PrincipalId, kind: str, text: str, chain: str,
             raise DirectoryRefused("directory.bad_handle", "an instance that signed a link is not known") from error
         upto = [link.grant for link in authority.links]
         issuers = {grant.issuer for grant in upto} | {authority.subject}
-        if who not in issuers and not is_operator(trust, who):
+        if who not in issuers and not is_operator(trust.principals, who):
             raise DirectoryRefused("directory.not_issuer", f"{who.short} issued no link at or above it")
         return handle, proof
     owner = _owner_of(trust, handle)

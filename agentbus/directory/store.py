@@ -44,6 +44,10 @@ class Store(Protocol):
         """Use a token up; False when it was used before."""
         ...
 
+    def cancel_tokens(self, principal: str, now: int) -> list[bytes]:
+        """Use up a principal's tokens; the CURVE keys of those that were still good at ``now``."""
+        ...
+
     def close(self) -> None:
         """Let go of the file."""
         ...
@@ -111,6 +115,12 @@ class SqliteStore:
     def take_token(self, curve_key: bytes) -> bool:
         done = self._db.execute("UPDATE tokens SET used = 1 WHERE curve_key = ? AND used = 0", (curve_key,))
         return done.rowcount == 1
+
+    def cancel_tokens(self, principal: str, now: int) -> list[bytes]:
+        rows = self._db.execute(
+            "UPDATE tokens SET used = 1 WHERE principal = ? AND used = 0 RETURNING curve_key, expires", (principal,)
+        ).fetchall()
+        return [curve_key for curve_key, expires in rows if expires > now]
 
     def close(self) -> None:
         self._db.close()

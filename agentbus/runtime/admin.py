@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,10 +48,17 @@ class Token(_Strict):
     expires: int
 
 
+class Retired(_Strict):
+    """The directory's receipt of everything it ended: an evidence file that is verified offline."""
+
+    receipt: dict[str, Any]
+
+
 class CreatePrincipal(Request[Token]):
-    """Create an agent, user or service, and a token to enrol it with."""
+    """Create an agent, user or service, and a token to enrol it with. Its owner is who asks, or who is named."""
 
     name: str
+    owner: str = ""
     purpose: str = ""
     ceiling: list[str] = Field(default_factory=list)
     may_talk_to: list[str] = Field(default_factory=list)
@@ -72,10 +79,44 @@ class Show(Request[Card]):
 
 
 class SetState(Request[Done]):
-    """Suspend, resume or retire a principal."""
+    """Suspend or resume a principal."""
 
     name: str
-    state: Literal["active", "suspended", "retired"]
+    state: Literal["active", "suspended"]
+
+
+class NewToken(Request[Token]):
+    """Another enrolment token for somebody who was created and has no key yet."""
+
+    name: str
+
+
+class LostKey(Request[Token]):
+    """The key is lost: end the epoch, and give a token to enrol with new keys. For the owner or the operator."""
+
+    name: str
+
+
+class Taint(Request[Done]):
+    """Say that keys are not what they should be: they verify on, sign nothing new, and must be rotated."""
+
+    name: str
+    key: str = ""
+
+
+class Compromised(Request[Done]):
+    """Say since when keys are in other hands; the epoch ends with it."""
+
+    name: str
+    since: int
+    key: str = ""
+
+
+class Retire(Request[Retired]):
+    """End somebody for good, in good order."""
+
+    name: str
+    reason: str = Field(default="", max_length=256)
 
 
 class Revoke(Request[Done]):

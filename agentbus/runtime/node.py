@@ -17,7 +17,6 @@ from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.decide import Policy
 from agentbus.delegation.statements import Instance
-from agentbus.delegation.trust import USABLE
 from agentbus.errors import (
     AgentBusError,
     AgentGone,
@@ -349,12 +348,7 @@ class Node:
             return True
         if key not in self.source.trust.curve_keys:
             await self.source.refresh()  # it may have enrolled a moment ago
-        who = self.source.trust.curve_keys.get(key)
-        record = self.source.trust.principal(who) if who else None
-        if record is None or record.state != "active":
-            return False
-        keys = self.source.trust.keys.values()
-        return any(k.curve_key == key and k.state in USABLE and k.epoch == record.epoch for k in keys)
+        return self.source.trust.admits(key)
 
     # ── at least once: when a connection breaks ──────────────────────────────────────────────────────────────────
 

@@ -13,28 +13,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from agentbus.crypto.keys import CurveKey, thumbprint
-from agentbus.delegation.statements import Instance, decode_signed
-from agentbus.delegation.trust import Principal, Trust
-from agentbus.directory import rules
+from agentbus.delegation.statements import Instance, Rotation, decode_signed
+from agentbus.delegation.trust import Trust
+from agentbus.directory import life
 from agentbus.directory.core import Directory
 from agentbus.errors import AgentBusError, DirectoryRefused, Malformed
-from agentbus.runtime.admin import (
-    Card,
-    Cards,
-    CreatePrincipal,
-    Done,
-    List,
-    Revoke,
-    SetState,
-    Show,
-    Token,
-)
-from agentbus.runtime.agent import Agent
 from agentbus.runtime.clock import Clock
-from agentbus.runtime.context import Context
 from agentbus.transport.base import Connection
 from agentbus.wire.frame import ENROLMENT
-from agentbus.wire.ids import b64, everyone, name_id
 from agentbus.wire.limits import SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
 
@@ -63,7 +49,7 @@ class DirectoryServer:
         self.changed: list[Callable[[], None]] = []
         self.returned: list[Callable[[], None]] = []
         self.departed: set[bytes] = set()
-        self._entropy = entropy
+        self.entropy = entropy
         self._nodes: dict[int, Connection] = {}
         self._interest: dict[str, set[int]] = {}
         self._homes: dict[bytes, int] = {}  # instance id → the connection that published it, the newest if several did
@@ -98,8 +84,11 @@ class DirectoryServer:
     async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
         return None
 
+    async def rotate(self, who: str, body: bytes, by_old: bytes, by_new: bytes) -> None:
+        life.rotate(self.core, [body, by_old, by_new], now=self.clock.now())
+
     async def publish(self, statement: bytes) -> bytes:
-        chain = self.core.publish(statement, now=self.clock.now(), link_id=self._entropy(16))
+        chain = self.core.publish(statement, now=self.clock.now(), link_id=self.entropy(16))
         self.departed.discard(thumbprint(Instance.decode(decode_signed(statement).body).key))
         return chain
 
@@ -177,7 +166,7 @@ class DirectoryServer:
         instance = Instance.decode(decode_signed(statement).body)
         if connection.peer is not None and instance.curve_key != connection.peer:
             raise DirectoryRefused("directory.no_standing", "an instance is published over its own node's connection")
-        chain = self.core.publish(statement, now=self.clock.now(), link_id=self._entropy(16))
+        chain = self.core.publish(statement, now=self.clock.now(), link_id=self.entropy(16))
         self.departed.discard(thumbprint(instance.key))
         self._homes[instance.instance_id] = connection.id
         self._push_to(self._interest.get(instance.principal, set()), encode_sync("push", 0, b"", [], [statement], []))
@@ -200,6 +189,15 @@ class DirectoryServer:
         )  # fmt: skip
         return ("enrolled",)
 
+    def _rotate(self, connection: Connection, who: str, body: bytes, by_old: bytes, by_new: bytes) -> tuple[Any, ...]:
+        """A rotation proves itself; that it comes over its principal's own connection keeps noise out."""
+        if connection.peer is not None and self.core.trust.curve_keys.get(connection.peer) != who:
+            raise DirectoryRefused("directory.not_owner", "a key is rotated over a connection of its principal")
+        if Rotation.decode(body).principal != who:
+            raise Malformed("malformed.sync", "the rotation is about somebody else")
+        life.rotate(self.core, [body, by_old, by_new], now=self.clock.now())
+        return ("rotated",)
+
     # ── what it says unasked ─────────────────────────────────────────────────────────────────────────────────────
 
     def _grown(self, entries: list[bytes]) -> None:
@@ -211,11 +209,10 @@ class DirectoryServer:
             tell()
 
     def _drop_the_refused(self) -> None:
-        """Connections of principals that are active no more."""
+        """Connections of principals that are active no more, or of an epoch that ended."""
         for connection in list(self._nodes.values()):
-            who = self.core.trust.curve_keys.get(connection.peer or b"")
-            record = self.core.trust.principal(who) if who else None
-            if record is not None and record.state not in ("active", "pending"):
+            peer = connection.peer
+            if peer is not None and peer in self.core.trust.curve_keys and not self.core.trust.admits(peer):
                 connection.drop()
 
     def _tell_gone(self, keys: list[bytes]) -> None:
@@ -235,75 +232,10 @@ class DirectoryServer:
             await asyncio.sleep(1)
             now = self.clock.now()
             self.core.forget_expired(now)
-            if self._nodes and now - self.core.trust.last_instant >= TIME_LEAF:
-                self.core.time_leaf(self._entropy(16), now=now)
+            if self._nodes and now - self.core.trust.last_time >= TIME_LEAF:
+                self.core.time_leaf(self.entropy(16), now=now)
             elif self._nodes:
                 self._push_to(self._nodes, encode_sync("push", 0, self.core.head(now), [], [], []))
 
 
-_OPERATIONS: Final = frozenset({"poll", "find", "publish", "leave", "enrol"})
-
-
-def directory_agent(server: DirectoryServer) -> Agent[None]:
-    """The directory as an agent: what people and agents ask of it in ordinary signed requests."""
-    agent: Agent[None] = Agent("directory", description="Who is who, and who may do what")
-    core = server.core
-
-    def card(record: Principal) -> Card:
-        return Card(
-            id=record.id,
-            state=record.state,
-            epoch=record.epoch,
-            owner=record.owner,
-            purpose=record.purpose,
-            ceiling=[str(s) for s in record.ceiling],
-            may_talk_to=list(record.may_talk_to),
-            rights=None if record.rights is None else [str(s) for s in record.rights],
-            tags=list(record.tags),
-            keys=[f"{b64(k)} {key.state}" for k, key in core.trust.keys.items() if key.principal == record.id],
-            running=core.running(record.id, server.clock.now()),
-        )
-
-    def known(name: str) -> Principal:
-        record = core.trust.principal(name_id(name, core.domain))
-        if record is None:
-            raise DirectoryRefused("directory.unknown", f"nobody is called {name}; `agentbus agent list` shows who is")
-        return record
-
-    @agent.handler
-    async def create(request: CreatePrincipal, ctx: Context[None]) -> Token:
-        rules.require_operator(core.trust, ctx.sender)
-        who = name_id(request.name, core.domain)
-        targets = [everyone(core.domain) if t == "*" else str(name_id(t, core.domain)) for t in request.may_talk_to]
-        core.add_principal(
-            who, now=server.clock.now(), owner=ctx.sender, purpose=request.purpose, ceiling=request.ceiling,
-            may_talk_to=targets, rights=None if request.rights == "all" else request.rights, tags=request.tags,
-        )  # fmt: skip
-        secret = server._entropy(32)
-        expires = core.issue_token(who, token_curve_key(secret).public, now=server.clock.now())
-        return Token(token=f"abe_{b64(secret)}.{core.domain}", expires=expires)
-
-    @agent.handler
-    async def list_all(request: List, ctx: Context[None]) -> Cards:
-        found = [card(r) for r in core.trust.principals.values() if r.id.kind == request.kind]
-        return Cards(agents=sorted(found, key=lambda c: c.id))
-
-    @agent.handler
-    async def show(request: Show, ctx: Context[None]) -> Card:
-        return card(known(request.name))
-
-    @agent.handler
-    async def set_state(request: SetState, ctx: Context[None]) -> Done:
-        record = known(request.name)
-        rules.require_owner(core.trust, ctx.sender, record)
-        core.set_state(record.id, request.state, now=server.clock.now())
-        return Done(seq=core.trust.size - 1)
-
-    @agent.handler
-    async def revoke(request: Revoke, ctx: Context[None]) -> Done:
-        now = server.clock.now()
-        handle, proof = rules.may_revoke(core.trust, ctx.sender, request.kind, request.id, request.chain, now=now)
-        core.revoke(request.kind, handle, revoker=ctx.sender, reason=request.reason, now=now, proof=proof)
-        return Done(seq=core.trust.size - 1)
-
-    return agent
+_OPERATIONS: Final = frozenset({"poll", "find", "publish", "leave", "enrol", "rotate"})

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final
 
+from agentbus.delegation.records import Principal
 from agentbus.delegation.scope import covers
-from agentbus.delegation.trust import Principal
 from agentbus.directory.core import Directory
 from agentbus.errors import DirectoryRefused, LogError
 from agentbus.runtime.agent import Agent

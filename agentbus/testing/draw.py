@@ -25,6 +25,7 @@ from agentbus.delegation.statements import (
     Signed,
     directory_id,
     directory_origin,
+    enrolment_transcript,
 )
 from agentbus.delegation.trust import Trust
 from agentbus.errors import ProgrammingError
@@ -155,10 +156,16 @@ class World:
         self.event("create", who, ["", "", encode_scopes(scopes(ceiling)), targets, held, []])
         actor = Actor(who, SigningKey(seed(who, "identity")), CurveKey(seed(who, "curve")))
         self.actors[who] = actor
-        self.event("key", who, [actor.identity.public.raw, actor.curve.public, 1, b"", b""])
+        self.event("key", who, self.registration(who, actor.identity, actor.curve.public))
         if running:
             self.start(actor)
         return actor
+
+    def registration(self, who: str, key: SigningKey, curve_key: bytes, epoch: Any = 1) -> list[Any]:
+        """The payload of a ``key`` event, with the proof that ``key`` is held."""
+        raw, expires = key.public.raw, self.now + 30 * SECOND
+        transcript = enrolment_transcript(self.domain, who, b"a token", raw, curve_key, expires)
+        return [raw, curve_key, epoch, transcript, sign(key, Purpose.POP, transcript)]
 
     def start(self, actor: Actor, *, salt: str = "", **changes: Any) -> Instance:
         """Start another instance: sign its statement, with ``changes`` to its fields, and add it to the trust."""

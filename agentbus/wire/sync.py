@@ -28,6 +28,8 @@ _SHAPES: Final[dict[str, tuple[type, ...]]] = {
     "push": (bytes, list, list, list),  # note or empty, entries, statements, ended key ids
     "enrol": (str, bytes, bytes, int, bytes),  # principal, key, CURVE key, expiry, proof of possession
     "enrolled": (),
+    "rotate": (str, bytes, bytes, bytes),  # principal, rotation, the old key's signature, the new key's
+    "rotated": (),
 }
 
 

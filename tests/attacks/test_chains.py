@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agentbus import Agent, AtMost, Authority, Context, Denied, Rejected, Scope
+from agentbus.delegation.statements import directory_id
 from agentbus.wire.ids import everyone
 from agentbus.wire.limits import SECOND
 
@@ -226,7 +227,7 @@ async def test_a_revoked_middle(net: Any, bank: Bank, kind: str) -> None:
     assert (await broker.request("bank", Pay(cents=1))).cents == 1
     voice = net.attacker.voice
     handle = {"instance": voice.instance.handle, "key": voice.key.id, "principal": net.attacker.id.encode()}[kind]
-    net._core.revoke(kind, handle, revoker=net.id, reason="stop", now=net.clock.now())
+    net._core.revoke(kind, handle, revoker=directory_id(net._core.domain), reason="stop", now=net.clock.now())
     with pytest.raises(Rejected) as caught:
         await broker.request("bank", PAY)
     assert caught.value.code == "reject.revoked"
@@ -276,7 +277,7 @@ async def test_an_agent_that_poses_as_a_user(net: Any, held: Held) -> None:
 async def test_a_retired_epoch(net: Any, held: Held) -> None:
     other = net.attacker.widen(held.handed, ["docs:read"], to="broker", issuer_epoch=2)
     assert await refused(net, other) == "reject.grant_misaligned"
-    net._core._event(net.clock.now(), "epoch", net.attacker.id, [2])
+    net._core.write(net.clock.now(), [("epoch", net.attacker.id, [2])])
     assert await refused(net, held.handed, Quote()) == "reject.epoch"
 
 

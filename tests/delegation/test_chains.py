@@ -365,7 +365,7 @@ def test_a_standing_grant_is_for_its_subject_alone(world: World) -> None:
 def test_a_retired_consent_key_grants_no_more(world: World) -> None:
     links = standing(world, "carol")
     judge(links, world)
-    world.event("online-retired", "consent", [world.online["consent"].id], key=world.root)
+    world.event("online-retired", "consent", [world.online["consent"].id, NOON], key=world.root)
     refuse(links, world, "reject.grant_key", link=0)
 
 
@@ -572,7 +572,7 @@ def test_unknown_instance_keys_are_asked_for_all_at_once(world: World) -> None:
     keys = {world["carol"].instance.id, world["dave"].instance.id}
     trust = world.trust
     for key in keys:
-        trust = trust.without_instance(key)
+        trust = trust.without_instances([key])
     with pytest.raises(NeedsTrust) as caught:
         judge(links, world, trust=trust)
     assert caught.value.keys == keys

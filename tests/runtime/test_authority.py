@@ -22,6 +22,7 @@ from agentbus import (
     StreamRequest,
     Unavailable,
 )
+from agentbus.delegation.statements import directory_id
 from agentbus.runtime.caller import Session
 
 
@@ -203,7 +204,8 @@ async def test_a_principal_is_revoked_while_a_handler_and_a_stream_run(net: Any,
             await anext(items)
             await office.ticking.wait()
             who = net._node.name_id(whom)
-            net._core.revoke("principal", who.encode(), revoker=net.id, reason="stop", now=net.clock.now())
+            by = directory_id(net._core.domain)
+            net._core.revoke("principal", who.encode(), revoker=by, reason="stop", now=net.clock.now())
             await net.settle()
             assert asking.done()
             with pytest.raises(AgentBusError) as caught:

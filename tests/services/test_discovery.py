@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from agentbus import Agent, Bus, Context, Raw, Request, RequestInvalid, StreamRequest
 from agentbus.bus import connect_bus
+from agentbus.directory import life
 from agentbus.errors import LogError
 from agentbus.host import DirectoryHost
 from agentbus.runtime.discovery import SCHEMA_SIZE, TYPES, Describe, Discover, Found, MessageClaim
@@ -135,7 +136,7 @@ async def test_an_agent_that_stopped_is_found_and_does_not_run() -> None:
 async def test_a_suspended_agent_is_not_found(net: Network) -> None:
     async with net.serve(clerk):
         (card,) = await net.discover(message="Note")
-        net._core.set_state(card.id, "suspended", now=net.clock.now())
+        life.set_state(net._core, card.id, "suspended", now=net.clock.now())
         assert await net.discover(message="Note") == []
 
 

@@ -17,7 +17,7 @@ from agentbus.crypto.merkle import Tree, leaf_hash, root_and_paths, root_of
 from agentbus.crypto.signing import Purpose, pae, sign
 from agentbus.delegation.grant import Grant, Link, chain_digest, encode_link
 from agentbus.delegation.scope import AtMost, OneOf, Scope, scopes
-from agentbus.delegation.statements import KeyEvent, Revocation, Signed, directory_id
+from agentbus.delegation.statements import KeyEvent, Revocation, Rotation, Signed, directory_id
 from agentbus.log import entry
 from agentbus.log.checkpoint import sign_checkpoint
 from agentbus.log.tiles import ENTRIES, TileTree, encode_bundle, tile_path
@@ -142,6 +142,8 @@ def directory() -> Json:
     """A directory's log, what it leads to, and statements that must be refused after it."""
     of = world()
     of.revoke("grant", seed("a grant"))
+    late = of.id("late")
+    of.event("create", late, ["", "", [], [of.id("carol")], [], []])
     carol, dave = of["carol"], of["dave"]
     next_one = of.trust.size
     fresh = SigningKey(seed("fresh"))
@@ -150,10 +152,16 @@ def directory() -> Json:
         made = KeyEvent(next_one, of.now, of.domain, kind, subject, payload)._replace(**changes)
         return made.signed_by(key or of.online["identity"]).encode()
 
-    def revocation(number: int) -> bytes:
+    def revocation(number: int, **changes: Any) -> bytes:
         who = directory_id(of.domain)
         made = Revocation(next_one, of.now, of.domain, "key", bytes(32), who, "why", of.now, number, b"")
-        return made.signed_by(of.online["identity"]).encode()
+        return made._replace(**changes).signed_by(of.online["identity"]).encode()
+
+    def rotation(by: SigningKey, to: SigningKey, **changes: Any) -> bytes:
+        made = Rotation(
+            of.domain, carol.id, 1, carol.identity.id, to.public.raw, "activate", 60 * SECOND, of.now + 30 * SECOND
+        )
+        return event("rotate", carol.id, list(made._replace(**changes).proven_by(by, to)))
 
     def statement(by: Actor, instance: SigningKey | None = None, signer: SigningKey | None = None, **to: Any) -> bytes:
         key = instance or SigningKey(seed("another instance"))
@@ -188,6 +196,20 @@ def directory() -> Json:
         ("a key that becomes better", event("key-state", carol.id, [carol.identity.id, "active", of.now]),
          "reject.statement_invalid"),
         ("a weak identity key", event("key", dave.id, [bytes(32), curve, 1, b"", b""]), "key.weak"),
+        ("a registration without proof of possession",
+         event("key", late, [*of.registration(late, fresh, curve)[:3], b"", b""]), "reject.possession"),
+        ("a proof of possession for another principal",
+         event("key", late, of.registration(dave.id, fresh, curve)), "reject.possession"),
+        ("a rotation", rotation(carol.identity, fresh), None),
+        ("a rotation signed by the new key alone", rotation(dave.identity, fresh), "reject.rotation"),
+        ("a rotation of another principal's key", rotation(dave.identity, fresh, old=dave.identity.id),
+         "reject.rotation"),
+        ("a rotation to a key of before", rotation(carol.identity, dave.identity), "reject.rotation"),
+        ("a rotation signed too long ago", rotation(carol.identity, fresh, expires=of.now - 31 * SECOND),
+         "reject.rotation"),
+        ("a revocation by somebody who is neither owner nor operator",
+         revocation(of.trust.revocation_seq + 1, kind="principal", id=carol.id.encode(), revoker=dave.id),
+         "reject.revoker"),
         ("a name given twice", event("create", carol.id, ["", "", [], [], [], []]), "reject.statement_invalid"),
         ("all rights for an agent",
          event("create", of.id("zoe"), ["", "", [], [], "all", []]), "malformed.statement"),
