@@ -165,6 +165,11 @@ class DirectoryHost:
 def enrol_here(core: Directory, identity: Identity, *, now: int, **record: Any) -> None:
     """Create and enrol a principal in a directory of this process, with the same proof of possession as any other."""
     core.add_principal(identity.id, now=now, owner=record.pop("owner", ""), **record)
+    register_here(core, identity, now=now)
+
+
+def register_here(core: Directory, identity: Identity, *, now: int) -> None:
+    """Register an identity's keys in a directory of this process."""
     key, curve = identity.key.public.raw, identity.curve.public
     transcript = enrolment_transcript(core.domain, identity.id, b"in process", key, curve, now + 60 * SECOND)
     proof = prove_possession(identity.key, transcript)

@@ -89,7 +89,8 @@ def compromise(
         who: The principal.
         since: The instant from which nothing that the keys signed counts, microseconds; at most ``now``.
         now: Instant, microseconds.
-        key: One key only; None: every key of the present epoch that could have signed at ``since`` or later.
+        key: One key only, for who knows that its successor is nobody else's; None: every key of the present epoch that
+            could have signed at ``since`` or later, for a thief could have rotated, too.
 
     Returns:
         The ids of the keys.
@@ -109,7 +110,7 @@ def compromise(
     if not chosen:
         raise DirectoryRefused("directory.since", f"nothing of {who.short} could have been stolen that is not known")
     events: list[tuple[str, str, list[Any]]] = [("key-state", who, [k.key.id, "compromised", since]) for k in chosen]
-    current = any(k.epoch == record.epoch and k.state in USABLE for k in chosen)
+    current = any(k.epoch == record.epoch and k.state in USABLE and k.until is None for k in chosen)
     if current and record.state not in ("retired", "revoked"):
         events.append(("epoch", who, [record.epoch + 1]))
     directory.write(now, events)
