@@ -112,7 +112,7 @@ class Engine:
         self._kept = Kept()
         self._ready: list[Ready] = []
         self._window = ReplayWindow()
-        self._memory = Memory()
+        self.memory = Memory()
         self._count = 0
 
     # ── who is here ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -320,14 +320,14 @@ class Engine:
         try:
             message = open_envelope(
                 data, me=self._me, trust=trust, now=now, seen=self._window.seen, exchanges=self._party, peer=peer,
-                limits=self._limits, cache=self._memory, purpose=self.purpose,
+                limits=self._limits, cache=self.memory, purpose=self.purpose,
             )  # fmt: skip
         except AgentBusError as error:
             return Refused(error, error.about, error.digest, route)
         try:
             if message.header.kind in OPENING:
                 return self._accept(message, route, peer, trust, policy, now, age)
-            return self._advance(message)
+            return self._advance(message, now, trust)
         except AgentBusError as error:
             return Refused(error, message.header, message.digest, route)
 
@@ -357,7 +357,7 @@ class Engine:
         self._open(self._serving, exchange)
         return Asked(permitted, exchange, route)
 
-    def _advance(self, message: VerifiedMessage) -> Event:
+    def _advance(self, message: VerifiedMessage, now: int, trust: Trust) -> Event:
         header = message.header
         answering = header.kind in ANSWERING
         self._window.add(header)
@@ -368,8 +368,7 @@ class Engine:
         move = "final receipt" if kind is Kind.RECEIPT and header.action == exchange.ack else MOVES[kind]
         if kind in (Kind.ITEM, Kind.END) and not exchange.done:
             if index != exchange.next_index or (kind is Kind.ITEM and exchange.next_index >= exchange.allowed):
-                exchange.move("lose")
-                self._retire(exchange)
+                self._call_off(exchange, now, trust)
                 return Ended(exchange, "gap", message)
             exchange.next_index += kind is Kind.ITEM
         if not exchange.move(move):
@@ -378,6 +377,15 @@ class Engine:
             exchange.allowed = max(exchange.allowed, min(index or 0, exchange.next_index + 2 * WINDOW))
         self._retire(exchange)
         return (Answered if answering else Steered)(exchange, message)
+
+    def _call_off(self, exchange: Exchange, now: int, trust: Trust) -> None:
+        """A stream that lost an item is of no use to anybody: its sender is told to stop."""
+        local = self._locals.get(exchange.party.mine)
+        if local is None or not self.answer(
+            Kind.CANCEL, local, exchange, action="cancel", body=b"", now=now, trust=trust
+        ):
+            exchange.move("lose")
+            self._retire(exchange)
 
     def _party(self, digest: bytes, answering: bool) -> Party | None:
         exchange = self._find(digest, answering)

@@ -16,6 +16,7 @@ from agentbus.crypto.merkle import leaf_hash
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.decide import Policy
+from agentbus.delegation.memory import Memory
 from agentbus.delegation.statements import Instance
 from agentbus.errors import (
     AgentBusError,
@@ -30,6 +31,7 @@ from agentbus.log.base import LogStore
 from agentbus.protocol.engine import Engine, Ready, ToSign
 from agentbus.protocol.events import Answered, Asked, Ended, Event, Steered
 from agentbus.protocol.exchange import Exchange
+from agentbus.runtime.alarms import Alarm, Alarms
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.entropy import Pool
 from agentbus.runtime.finding import Finder
@@ -117,6 +119,7 @@ class Node:
             Place(name, log_key, curve_key, lambda: transport.endpoints), source=source, engine=self._engine,
             recorder=self.recorder, clock=clock, entropy=entropy, before_switch=self._pump, spawn=self.spawn,
         )  # fmt: skip
+        self.alarms = Alarms()
         self._waiters: dict[bytes, Waiter] = {}
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
@@ -290,8 +293,14 @@ class Node:
         if waiter is not None:
             waiter.failed(Backpressure("backpressure.peer", "the peer takes no more now; slow down, or try later"))
 
+    def alarm(self, due: int, call: Callable[[], Any]) -> Alarm:
+        """Call ``call`` at the instant ``due``, whatever becomes of the exchange it is about."""
+        alarm = self.alarms.add(due, call)
+        self._rearm()
+        return alarm
+
     def _rearm(self) -> None:
-        due = self._engine.next_deadline()
+        due = min((d for d in (self._engine.next_deadline(), self.alarms.next()) if d is not None), default=None)
         if self._timer is not None and due == self._due and not self._closed:
             return
         self._due = due
@@ -307,8 +316,10 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for event in self._engine.tick(self.clock.now()):
+        now = self.clock.now()
+        for event in self._engine.tick(now):
             self._ended(event)
+        self.alarms.ring(now)
         self._rearm()
 
     # ── the transport's sink ─────────────────────────────────────────────────────────────────────────────────────
@@ -418,6 +429,7 @@ class Node:
                 voice.handlers.steered(event)
         elif isinstance(event, Ended):
             self._ended(event)
+            self.wake()  # who sent it may have to be told
 
     def _ended(self, event: Ended) -> None:
         exchange = event.exchange
@@ -454,6 +466,11 @@ class Node:
         for voice in self.voices:
             if voice.handlers is not None:
                 voice.handlers.recheck()
+
+    @property
+    def memory(self) -> Memory:
+        """What was judged good here."""
+        return self._engine.memory
 
     @property
     def policy(self) -> Policy:

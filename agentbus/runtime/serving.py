@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
 from agentbus.delegation.chain import verify_chain
@@ -21,6 +22,7 @@ from agentbus.protocol.events import Asked, Ended, Steered
 from agentbus.protocol.exchange import Exchange
 from agentbus.runtime import problems
 from agentbus.runtime.agent import Agent, Handler
+from agentbus.runtime.alarms import Alarm
 from agentbus.runtime.caller import _Plain
 from agentbus.runtime.context import Context, _current
 from agentbus.runtime.message import decode_request, encode_answer
@@ -41,6 +43,7 @@ class _Running:
     exchange: Exchange
     credit: asyncio.Event
     verdict: AgentBusError | None = None
+    alarm: Alarm | None = None
     why: str = ""  # how its handler ended
     told: bool = False  # a frame says so
 
@@ -98,6 +101,8 @@ class Service:
     def _finished(self, running: _Running) -> None:
         """However the task ended, even before its first step: nobody is left without an answer, and nothing is kept."""
         self._running.pop(running.exchange.digest, None)
+        if running.alarm is not None:
+            self.node.alarms.call_off(running.alarm)
         if not running.told:
             why = running.verdict.code if running.verdict else running.why
             self.node.tape(running.exchange.digest).ended(why or running.exchange.state, running.outcome)
@@ -140,6 +145,8 @@ class Service:
                 self.node.conclude(exchange)  # its sender waits for nothing
             elif exchange.kind is Kind.SEND:
                 self._receipt(exchange, "delivered")
+            if exchange.done:  # its deadline still counts, though nobody waits
+                running.alarm = self.node.alarm(exchange.deadline, running.task.cancel)
             slots = self._slots[header.action]
             waits = slots.locked()
             async with slots:
@@ -232,7 +239,7 @@ class Service:
         if mine is not None:
             raise Rejected(mine, f"{self.agent.name} itself was revoked, suspended or retired")
         try:
-            verify_chain(message.authority.data, trust=trust, now=now)
+            verify_chain(message.authority.data, trust=trust, now=now, cache=self.node.memory)
         except NeedsTrust:
             raise Rejected("reject.revoked", "an issuer's instance in the chain has ended") from None
         code = trust.refuses(message.sender, now)
@@ -249,10 +256,11 @@ class Service:
 
 
 def policy_of(services: list[Service]) -> Policy:
-    """What the served handlers require, as one value."""
+    """What the served handlers require, as one value; its version names these rules and no others."""
     rules: dict[tuple[str, str], Rule] = {
         (service.voice.identity.id, action): handler.rule
         for service in services
         for action, handler in service.agent.handlers.items()
     }
-    return Policy(f"handlers-{len(rules)}", rules)
+    said = "\n".join(sorted(f"{who} {action} {rule}" for (who, action), rule in rules.items()))
+    return Policy(f"handlers-{sha256(said.encode()).hexdigest()[:16]}", rules)

@@ -419,12 +419,15 @@ async def test_two_answers_to_one_question(net: Any, bank: Bank) -> None:
 async def test_a_stream_that_skips_an_item_is_broken(net: Any, bank: Bank) -> None:
     from agentbus import StreamBroken
 
-    helper, gate = Agent("mallory"), asyncio.Event()
+    helper, gate, stopped = Agent("mallory"), asyncio.Event(), asyncio.Event()
 
     @helper.handler
     async def tick(request: Tick, ctx: Context) -> AsyncIterator[Paid]:
-        yield Paid(cents=0)
-        await gate.wait()
+        try:
+            yield Paid(cents=0)
+            await gate.wait()
+        finally:
+            stopped.set()
 
     async with net.attacker.serve(helper):
         async with net.user("alice", scopes=[]).stream("mallory", Tick(count=1)) as items:
@@ -438,6 +441,8 @@ async def test_a_stream_that_skips_an_item_is_broken(net: Any, bank: Bank) -> No
             with pytest.raises(StreamBroken) as caught:
                 await anext(items)
             assert caught.value.code == "stream.broken"
+            async with asyncio.timeout(5):
+                await stopped.wait()  # what nobody can use is called off at once, not when the block is left
         gate.set()
 
 

@@ -29,6 +29,10 @@ class Got(BaseModel):
     text: str = ""
 
 
+class Note(BaseModel):
+    text: str
+
+
 class Do(Request[Got]):
     pass
 
@@ -290,3 +294,30 @@ async def test_two_networks_are_the_same_network() -> None:
     async with Network.open() as one, Network.open() as two:
         assert one._core.trust.root == two._core.trust.root
         assert one.attacker.voice.key.id == two.attacker.voice.key.id
+
+
+@pytest.mark.parametrize("ack", ["sent", "delivered"])
+async def test_a_send_handler_that_nobody_waits_for_has_a_deadline_all_the_same(town: Any, ack: Any) -> None:
+    """Its sender was told "delivered" and went on; the handler is stopped when the message's time is over."""
+    agent, ended = Agent("slow"), asyncio.Event()
+    began = asyncio.Event()
+
+    @agent.handler
+    async def note(request: Note, ctx: Context) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with town.serve(agent):
+        alice = await town.user("alice", [])
+        await alice.send("slow", Note(text="x"), ack=ack, timeout=5)
+        await began.wait()
+        town.clock.advance(4)
+        await asyncio.sleep(0)
+        assert not ended.is_set()
+        town.clock.advance(2)
+        async with asyncio.timeout(10):
+            await ended.wait()
+        assert all(len(node.alarms) == 0 for node in town.nodes)
