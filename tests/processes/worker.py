@@ -21,6 +21,12 @@ class Count(StreamRequest[Done]):
     pass
 
 
+class Poke(Request[Done]):
+    """Ask somebody else, speaking for itself."""
+
+    to: str
+
+
 worker = Agent("worker")
 
 
@@ -34,3 +40,8 @@ async def work(request: Work, ctx: Context) -> Done:
 async def count(request: Count, ctx: Context) -> AsyncIterator[Done]:
     yield Done(n=1)
     await asyncio.sleep(60)
+
+
+@worker.handler
+async def poke(request: Poke, ctx: Context) -> Done:
+    return await ctx.bus.request(request.to, Work())
