@@ -359,3 +359,12 @@ print(*sorted(set(sys.modules) & {"pydantic", "zmq", "nacl", "msgpack", "asyncio
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.split() == []
+
+
+def test_test_files_without_a_package_have_names_of_their_own() -> None:
+    """pytest imports them by their bare names, so two of one name cannot be collected in one run."""
+    names: dict[str, list[str]] = {}
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        if not (path.parent / "__init__.py").exists():
+            names.setdefault(path.name, []).append(str(path))
+    assert not [paths for paths in names.values() if len(paths) > 1]
