@@ -7,12 +7,13 @@ Rule 2: erasing writes zeros over the key in place and returns when the disk has
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Final
 
 from agentbus.crypto.box import ERASED, KEY, box_name, close_box, open_box
 from agentbus.errors import LogError
-from agentbus.log.records import BOX_HEAD, HEAD, KEYS, box_segment, encode_records
+from agentbus.log.records import BOX_HEAD, KEYS, box_segment, encode_records
 from agentbus.logstore.recovery import record_at
 from agentbus.logstore.segments import Position, Segments
 
@@ -34,7 +35,9 @@ class Boxes:
         self._slots = -(-os.fstat(self._keys).st_size // KEY)  # a torn key at the end belongs to no box
         self._pending: dict[bytes, tuple[bytes, bytes]] = {}  # name → box, key
         self._pool: list[bytes] = []
-        self._places: dict[bytes, tuple[Position, int]] | None = None
+        self._places: dict[bytes, tuple[Position, int]] = {}
+        self._placed = Position(0, 0)  # how far they go: a node that only writes never looks for any
+        self._looking = threading.Lock()  # held while they grow; never waited for by who writes
         self.pending_bytes = 0
 
     @property
@@ -72,12 +75,7 @@ class Boxes:
             raise LogError("log.write", f"{self._folder}: {error.strerror}; free the disk and restart") from error
         self._slots += len(self._pending)
         rows = [BOX_HEAD.pack(name, slot + at) + box for at, (name, (box, _)) in enumerate(self._pending.items())]
-        start = self._segments.write(encode_records(rows))
-        if self._places is not None:
-            offset = start.offset
-            for at, (name, row) in enumerate(zip(self._pending, rows, strict=True)):
-                self._places[name] = (Position(start.segment, offset), slot + at)
-                offset += HEAD.size + len(row)
+        self._segments.write(encode_records(rows))
         self._pending = {}
         self.pending_bytes = 0
 
@@ -94,7 +92,7 @@ class Boxes:
         self._segments.sync()
 
     def get(self, name: bytes) -> bytes | None:
-        """What a box holds; None where there is none or its key was destroyed.
+        """What a box holds; None where there is none or its key was destroyed. Another thread may write meanwhile.
 
         Raises:
             LogError: ``log.damaged``, ``log.box``.
@@ -102,7 +100,7 @@ class Boxes:
         waiting = self._pending.get(name)
         if waiting is not None:
             return open_box(*waiting)
-        found = self._index().get(name)
+        found = self._find(name)
         if found is None:
             return None
         place, slot = found
@@ -115,13 +113,12 @@ class Boxes:
         return open_box(box, key)
 
     def erase(self, name: bytes) -> bool:
-        """Destroy a box's key; False where there is none.
+        """Destroy a written box's key; False where there is none. Another thread may write meanwhile.
 
         Raises:
             LogError: ``log.write``.
         """
-        self.write()
-        found = self._index().get(name)
+        found = self._find(name)
         if found is None or os.pread(self._keys, KEY, found[1] * KEY) == ERASED:
             return False
         try:
@@ -136,14 +133,15 @@ class Boxes:
         self._segments.close()
         os.close(self._keys)
 
-    def _index(self) -> dict[bytes, tuple[Position, int]]:
-        """Where each written box is; made when somebody first asks, for a node that only writes never does."""
-        if self._places is None:
-            self._places = {}
-            for segment, record in self._segments.read(Position(0, 0), self._segments.end):
-                name, slot = BOX_HEAD.unpack_from(record.data)
-                self._places.setdefault(name, (Position(segment, record.offset), slot))
-        return self._places
+    def _find(self, name: bytes) -> tuple[Position, int] | None:
+        """Where a written box is, and the slot of its key."""
+        with self._looking:
+            end = self._segments.end
+            for segment, record in self._segments.read(self._placed, end):
+                found, slot = BOX_HEAD.unpack_from(record.data)
+                self._places.setdefault(found, (Position(segment, record.offset), slot))
+            self._placed = end
+            return self._places.get(name)
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

@@ -203,7 +203,9 @@ class FileLog:
         with self._writing:
             self._require_open()
             with self._fatal():
-                return self._boxes.erase(name)
+                self._boxes.write()
+        with self._fatal():
+            return self._boxes.erase(name)
 
     def sync(self) -> None:
         """Return when everything so far would survive the loss of power.
@@ -279,8 +281,7 @@ class FileLog:
         Raises:
             LogError: ``log.damaged``, ``log.box``.
         """
-        with self._writing:
-            return self._boxes.get(name)
+        return self._boxes.get(name)
 
     def root(self) -> bytes:
         """The root over all entries, from the disk."""

@@ -136,6 +136,13 @@ class Recorder:
         )
         self._pending.append(row)
 
+    def redaction(self, commitment: bytes, *, authority: str, reason: str, now: int) -> None:
+        """A body is about to be erased here: put on the record at once, and made durable by who calls, before it is."""
+        self._pending.append(
+            entry.redaction(self._next, now, commitment=commitment, authority=authority, reason=reason)
+        )
+        self.flush()
+
     def rejected(self, frame: bytes, *, connection: bytes | None, code: str, now: int) -> None:
         """A frame that nobody's signature vouches for: ten a second for each connection, and the number of the rest."""
         second, count = self._rejected.get(connection, (0, 0))

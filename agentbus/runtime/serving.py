@@ -27,6 +27,7 @@ from agentbus.runtime.caller import _Plain
 from agentbus.runtime.context import Context, _current
 from agentbus.runtime.message import decode_request, encode_answer
 from agentbus.runtime.node import Node
+from agentbus.runtime.redaction import BUILT_IN
 from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
 
@@ -61,7 +62,8 @@ class Service:
     def __init__(self, agent: Agent[Any], node: Node, voice: Voice) -> None:
         self.agent, self.node, self.voice = agent, node, voice
         self._running: dict[bytes, _Running] = {}
-        self._slots = {action: asyncio.Semaphore(h.concurrency) for action, h in agent.handlers.items()}
+        self.handlers = {**agent.handlers, **BUILT_IN}
+        self._slots = {action: asyncio.Semaphore(h.concurrency) for action, h in self.handlers.items()}
         self._stack = AsyncExitStack()
         self._state: Any = None
         self._draining = False
@@ -208,7 +210,7 @@ class Service:
             await items.aclose()
 
     def _handler(self, action: str, kind: Kind) -> Handler:
-        handler = self.agent.handlers.get(action)
+        handler = self.handlers.get(action)
         if handler is None:
             raise HandlerMissing("handler.missing", f"{self.agent.name} has no handler for {action!r}")
         if handler.streams != (kind is Kind.STREAM):
@@ -260,7 +262,7 @@ def policy_of(services: list[Service]) -> Policy:
     rules: dict[tuple[str, str], Rule] = {
         (service.voice.identity.id, action): handler.rule
         for service in services
-        for action, handler in service.agent.handlers.items()
+        for action, handler in service.handlers.items()
     }
     said = "\n".join(sorted(f"{who} {action} {rule}" for (who, action), rule in rules.items()))
     return Policy(f"handlers-{sha256(said.encode()).hexdigest()[:16]}", rules)

@@ -31,6 +31,7 @@ class Lab:
     def __init__(self) -> None:
         self.world: World = draw_world("carol", "dave", "erin")
         self.statements: dict[str, bytes] = {}
+        self.chains: dict[str, bytes] = {}
         for name in ("carol", "dave", "erin"):
             self.restart(name)
         self.key = SigningKey(seed(self.world["carol"].id, "log"))
@@ -109,10 +110,11 @@ class Lab:
             ]
         )
 
-    def request(self, drawing: str = CHAIN, **changes: Any) -> list[bytes]:
+    def request(self, drawing: str = CHAIN, *, body: bytes = b'{"n": 1}', **changes: Any) -> list[bytes]:
         """Two requests of dave's to carol."""
-        chain = chain_bytes(draw_chain(drawing, world=self.world))
-        return self.envelope("dave", "carol", Kind.REQUEST, chain, b'{"n": 1}', **changes)
+        if drawing not in self.chains:
+            self.chains[drawing] = chain_bytes(draw_chain(drawing, world=self.world))
+        return self.envelope("dave", "carol", Kind.REQUEST, self.chains[drawing], body, **changes)
 
     def verify(self, folder: Path) -> Report:
         """An auditor's look at a folder."""

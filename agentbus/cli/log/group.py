@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 VERBS: Final = {
+    "redact": "redact",
     "check-proof": "prove",
     "prove": "prove",
     "show": "show",

@@ -1,0 +1,164 @@
+"""Bodies that are erased on purpose: everything still verifies, with the exact count, and nothing of them is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from loglab import Lab
+from pydantic import BaseModel
+
+from agentbus import Agent, Context, Request
+from agentbus.cli.main import cli
+from agentbus.crypto.merkle import leaf_hash
+from agentbus.errors import Denied, LogError
+from agentbus.log import entry
+from agentbus.log.entry import Redaction, Sent, decode_entry
+from agentbus.log.redact import find_erasable, redact
+from agentbus.runtime.redaction import Redact
+from agentbus.testing import Network
+from agentbus.testing.draw import NOON
+from agentbus.wire.frame import decode_frame
+from agentbus.wire.header import decode_header
+from agentbus.wire.ids import b64
+from agentbus.wire.limits import LIMITS
+
+
+@pytest.fixture
+def lab() -> Lab:
+    return Lab()
+
+
+def test_ten_percent_of_the_bodies_are_erased_and_the_log_verifies_with_that_count(lab: Lab, tmp_path: Path) -> None:
+    log = lab.open(tmp_path)
+    for name in ("erin", "carol"):
+        log.put_blob(lab.statements[name])
+    digests, secrets = [], []
+    for at in range(25):
+        body = b'{"secret": "number %d of these"}' % at
+        frames = lab.request(body=body)
+        lab.log(log, frames, "dave", sent=False)
+        digests += [leaf_hash(decode_frame(frame, LIMITS).header) for frame in frames]
+        secrets += [decode_frame(frame, LIMITS).salt for frame in frames]
+    log.checkpoint()
+    keys = (tmp_path / "box-keys").read_bytes()
+    for digest in digests[::10]:
+        assert redact(log, digest, authority="user/alice", reason="gdpr-17", now=NOON) == 1
+        assert redact(log, digest, authority="user/alice", reason="gdpr-17", now=NOON) == 0
+    assert redact(log, bytes(32), authority="user/alice", reason="gdpr-17", now=NOON) == 0
+    log.close()
+    report = lab.verify(tmp_path)
+    assert report.ok and report["REDACTED"].checked == 5 and report["MISSING"].checked == 50
+    lost = [keys[32 * at : 32 * at + 32] for at in range(0, 50, 10)]
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    for secret in (*lost, *secrets, b"number"):
+        assert not any(secret in data for data in files)
+    again = lab.open(tmp_path)
+    assert again.checkpoint()
+    again.close()
+
+
+def test_results_of_steps_go_with_their_message(lab: Lab, tmp_path: Path) -> None:
+    log = lab.open(tmp_path)
+    frames = lab.request()
+    lab.log(log, frames, "dave", sent=False)
+    digests = [leaf_hash(decode_frame(frame, LIMITS).header) for frame in frames]
+    names = [log.put_box(b"result %d" % at) for at in range(2)]
+    for digest, name in zip(digests, names, strict=True):
+        step = entry.step(
+            log.size, NOON, digest=digest, step=entry.StepKind.CALL, name="x", given=None, number=1, began=NOON,
+            outcome=entry.Outcome.RESULT, result=name,
+        )  # fmt: skip
+        log.append([step])
+    assert len(find_erasable(iter(log), digests[0]).boxes) == 2
+    assert redact(log, digests[0], authority="local", reason="x", now=NOON) == 2
+    assert log.box(names[0]) is None and log.box(names[1]) == b"result 1"
+    log.close()
+
+
+@pytest.mark.parametrize("reason", ["", "two words", "x" * 65, "ünïcode", "a\nb"])
+def test_a_reason_is_a_code_because_it_cannot_be_erased(reason: str, lab: Lab, tmp_path: Path) -> None:
+    log = lab.open(tmp_path)
+    with pytest.raises(LogError) as caught:
+        redact(log, bytes(32), authority="local", reason=reason, now=NOON)
+    assert caught.value.code == "log.reason"
+    log.close()
+
+
+def test_the_command_erases_in_a_log_whose_node_does_not_run(lab: Lab, tmp_path: Path) -> None:
+    folder, run = tmp_path / "carol", CliRunner()
+    log = lab.open(folder)
+    lab.write(log)
+    log.close()
+    (folder / "log.key").write_bytes(lab.key.seed)
+    command = ["log", "redact", str(folder), "1", "--reason", "asked", "--here", "--json"]
+    done = run.invoke(cli, command)
+    assert done.exit_code == 0 and json.loads(done.output)["redacted"][0]["erased"] == 1
+    assert json.loads(run.invoke(cli, command).output)["redacted"][0]["erased"] == 0
+    report = lab.verify(folder)
+    assert report.ok and report["REDACTED"].checked == 1
+    log = lab.open(folder)
+    done = run.invoke(cli, ["log", "redact", str(folder), "2", "--reason", "no code", "--here"])
+    assert done.exit_code == 1 and isinstance(done.exception, LogError)
+    log.close()
+
+
+# ── the other party ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Answer(BaseModel):
+    text: str
+
+
+class Ask(Request[Answer]):
+    question: str
+
+
+carol, dave = Agent("carol"), Agent("dave")
+
+
+@carol.handler
+async def ask(request: Ask, ctx: Context) -> Answer:
+    return Answer(text=request.question.upper())
+
+
+@dave.handler
+async def relay(request: Ask, ctx: Context) -> Answer:
+    return await ctx.bus.request("carol", request)
+
+
+def first_question(net: Network) -> bytes:
+    """The digest of the first Ask that was sent."""
+    sent = [e.header for e in map(decode_entry, net._node.recorder.log) if isinstance(e, Sent)]
+    return next(leaf_hash(header) for header in sent if decode_header(header, LIMITS).action == "Ask")
+
+
+async def test_a_party_asks_the_other_to_erase_and_the_answer_is_on_the_record(net: Network) -> None:
+    async with net.serve(carol):
+        alice = net.user("alice", scopes=[])
+        await alice.request("carol", Ask(question="a secret"))
+        log = net._node.recorder.log
+        digest = first_question(net)
+        answer = await alice.request("carol", Redact(message=b64(digest), reason="gdpr-17"))
+        assert answer.erased == 2  # in memory both sides write one log: as it was sent, and as it was received
+        assert (await alice.request("carol", Redact(message=b64(digest), reason="gdpr-17"))).erased == 0
+        redactions = [e for e in map(decode_entry, log) if isinstance(e, Redaction)]
+        assert [(e.authority.rsplit("/", 2)[1:], e.reason) for e in redactions] == [(["user", "alice"], "gdpr-17")]
+        report = net.evidence("carol").verify()
+        assert report.ok and report["REDACTED"].checked == 2
+
+
+async def test_who_is_no_party_of_a_message_erases_nothing(net: Network) -> None:
+    """Mallory, and dave who only heard of it, ask carol to erase what alice said to her."""
+    async with net.serve(carol, dave):
+        alice = net.user("alice", scopes=[])
+        await alice.request("carol", Ask(question="a secret"))
+        wanted = Redact(message=b64(first_question(net)), reason="x")
+        bob = net.user("bob", scopes=[])
+        for speaker, to in ((bob, "carol"), (alice, "dave"), (net.user("mallet", scopes=[]), "carol")):
+            with pytest.raises(Denied) as caught:
+                await speaker.request(to, wanted)
+            assert caught.value.code == "denied.redaction"
+        assert net.evidence("carol").verify()["REDACTED"].checked == 0
