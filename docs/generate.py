@@ -306,7 +306,7 @@ _HEADER: Final = [
 _GRANT: Final = [
     "version", "issuer", "issuer_epoch", "issuer_key", "issued_at", "audience", "audience_epoch", "pinned_key",
     "subject", "root", "n", "prev", "not_before", "expires", "scopes", "targets", "depth", "id", "purpose",
-    "conversation", "root_kind",
+    "conversation", "root_kind", "evidence",
 ]  # fmt: skip
 
 

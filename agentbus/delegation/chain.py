@@ -17,8 +17,9 @@ from agentbus.crypto.cache import SignatureCache
 from agentbus.crypto.keys import VerifyKey, checked_key
 from agentbus.crypto.signing import Purpose, verify
 from agentbus.delegation.drawing import tree
-from agentbus.delegation.grant import Link, chain_digest, decode_link, decode_links, encode_chain, targets_within
+from agentbus.delegation.grant import Grant, Link, chain_digest, decode_link, decode_links, encode_chain, targets_within
 from agentbus.delegation.memory import Memory
+from agentbus.delegation.outside import exceeds_consent, exceeds_issuer
 from agentbus.delegation.records import USABLE
 from agentbus.delegation.scope import all_within
 from agentbus.delegation.statements import directory_id
@@ -48,6 +49,8 @@ CODES: Final = {
     "reject.unknown_principal": "A principal is not enrolled in this trust domain.",
     "reject.key_expired": "An instance key is outside its window.",
     "reject.foreign_domain": "A principal of another trust domain stands in the chain.",
+    "reject.issuer": "Link 0 rests on an outside issuer's token and gives more than it may, or it counts no more.",
+    "reject.consent": "Link 0 rests on a user's consent, and gives more than she agreed to.",
     "reject.conversation": "A link of this chain holds in another conversation only.",
 }
 
@@ -217,13 +220,14 @@ def _check_root(link: Link) -> None:
     if grant.n != 0:
         raise _no("reject.chain_broken", 0, "the first link is not link 0")
     domain = grant.subject.domain
-    issuers = {"standing": directory_id(domain), "user": grant.subject}
+    me = directory_id(domain)
+    issuers = {"standing": me, "user": grant.subject, "token": me, "consent": me}
     if grant.root_kind not in issuers or grant.issuer != issuers[grant.root_kind]:
         raise _no("reject.root_kind", 0, f"{grant.issuer} may not issue a root of kind {grant.root_kind}")
     if grant.root_kind == "standing" and grant.audience != grant.subject:
         raise _no("reject.root_kind", 0, "a standing grant is for its subject")
-    if grant.root_kind == "user" and grant.subject.kind != "user":
-        raise _no("reject.root_kind", 0, "only users issue roots of kind user")
+    if grant.root_kind != "standing" and grant.subject.kind != "user":
+        raise _no("reject.root_kind", 0, f"a root of kind {grant.root_kind} is a user's")
 
 
 def _check_follows(links: tuple[Link, ...], at: int) -> None:
@@ -249,7 +253,8 @@ def _check_follows(links: tuple[Link, ...], at: int) -> None:
 
 def _check_no_cycle(links: tuple[Link, ...]) -> None:
     """No id twice, but that a user's own root may be to herself, and a standing root is from the directory."""
-    seen = set() if links[0].grant.root_kind == "standing" else {links[0].grant.issuer}
+    first = links[0].grant
+    seen = set() if first.root_kind == "standing" else {first.issuer, first.subject}
     for at, link in enumerate(links):
         own = at == 0 and link.grant.issuer == link.grant.audience
         if link.grant.audience in seen and not own:
@@ -288,8 +293,8 @@ def _judge(link: Link, parent: Link | None, trust: Trust, now: int, cache: Signa
 def _root_issuer(link: Link, trust: Trust, now: int) -> VerifyKey:
     """The key that may sign this link 0."""
     grant = link.grant
-    if grant.root_kind == "standing":
-        _require_good(trust.refuses_principal(grant.subject, grant.audience_epoch), grant.n, grant.subject)
+    if grant.root_kind != "user":
+        _require_outside(grant, trust)
         key = trust.consent_key(grant.issuer_key, now)
         if key is None:
             raise _no("reject.grant_key", 0, "not the directory's current consent key")
@@ -305,6 +310,24 @@ def _root_issuer(link: Link, trust: Trust, now: int) -> VerifyKey:
     if trust.closed_to(grant.issuer_key, grant.issued_at, through_instance=False):
         raise _no("reject.key_closed", 0, f"the key of {grant.issuer} is {identity.state} and grants nothing new")
     return identity.key
+
+
+def _require_outside(grant: Grant, trust: Trust) -> None:
+    """What a root that the directory signed rests on: the instance's principal, a token's issuer, or a consent."""
+    if grant.root_kind == "standing":
+        _require_good(trust.refuses_principal(grant.subject, grant.audience_epoch), grant.n, grant.subject)
+        return
+    user = trust.principal(grant.subject)
+    _require_good(trust.refuses_principal(grant.subject, user.epoch if user else 0), grant.n, grant.subject)
+    evidence = grant.evidence or ("",)
+    if grant.root_kind == "token":
+        excess = exceeds_issuer(grant, trust.issuers.get(evidence[0]))
+        if excess is not None:
+            raise _no("reject.issuer", 0, excess)
+    else:
+        excess = exceeds_consent(grant, trust.consents.get(evidence[0]))
+        if excess is not None:
+            raise _no("reject.consent", 0, excess)
 
 
 def _instance_issuer(link: Link, parent: Link, trust: Trust, now: int) -> VerifyKey:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentbus.crypto.keys import VerifyKey, check_curve_key, thumbprint
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.crypto.signing import Purpose, verify
+from agentbus.delegation.outside import Consent, decode_consent, decode_issuer
 from agentbus.delegation.overlay import Draft, Overlay
 from agentbus.delegation.records import (
     KEY_MOVES,
@@ -79,6 +80,8 @@ class Fold:
         self.keys: Draft[bytes, IdentityKey] = Overlay.of(trust.keys).draft()
         self.curve_keys: Draft[bytes, PrincipalId] = Overlay.of(trust.curve_keys).draft()
         self.revoked: Draft[tuple[str, bytes], Revocation] = Overlay.of(trust.revoked).draft()
+        self.issuers = trust.issuers
+        self.consents: Draft[int, Consent] = Overlay.of(trust.consents).draft()
         self.forgettable: Draft[bytes, int] = Overlay.of(trust.forgettable).draft()
         self.instances: Draft[bytes, Instance] = Overlay.of(trust.instances).draft()
         self.statements: Draft[bytes, bytes] = Overlay.of(trust.statements).draft()
@@ -99,6 +102,8 @@ class Fold:
             keys=self.keys.freeze(),
             curve_keys=self.curve_keys.freeze(),
             revoked=self.revoked.freeze(),
+            issuers=self.issuers,
+            consents=self.consents.freeze(),
             forgettable=self.forgettable.freeze(),
             instances=self.instances.freeze(),
             statements=self.statements.freeze(),
@@ -204,6 +209,19 @@ class Fold:
     def _time(self, event: KeyEvent) -> None:
         (_random,) = event.payload
         self.last_time = event.instant
+
+    # ── outsiders ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _issuer(self, event: KeyEvent) -> None:
+        self.issuers = {**self.issuers, event.subject: decode_issuer(event.subject, event.payload)}
+
+    def _consent(self, event: KeyEvent) -> None:
+        consent = decode_consent(event.subject, event.payload)
+        if consent.user not in self.principals or consent.holder not in self.principals:
+            raise Rejected("reject.statement_invalid", "a consent of, or for, somebody who is not enrolled")
+        for ended in [n for n, c in self.consents.items() if c.expires <= event.instant]:
+            del self.consents[ended]
+        self.consents[event.seq] = consent
 
     # ── principals ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -446,5 +464,7 @@ EVENTS: Final[Mapping[str, Any]] = {
     "state": Fold._state,
     "epoch": Fold._epoch,
     "time": Fold._time,
+    "issuer": Fold._issuer,
+    "consent": Fold._consent,
 }
 """What each kind of key event does. A kind that is not here is refused: an unknown rule must not be skipped."""

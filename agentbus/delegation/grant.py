@@ -17,7 +17,7 @@ from agentbus.wire.ids import PrincipalId, everyone, is_everyone, parse_id
 from agentbus.wire.limits import LIMITS
 
 CODES: Final = {
-    "malformed.grant": "A grant is 21 positions of the right types, lengths and order, in canonical form.",
+    "malformed.grant": "A grant is 22 positions of the right types, lengths and order, in canonical form.",
     "malformed.chain": "A chain is a canonical array of 1 to 12 links, each [body, signature].",
 }
 
@@ -48,12 +48,14 @@ class Grant(NamedTuple):
     purpose: str | None
     conversation: bytes | None  # where present the link holds only in it
     root_kind: str | None  # link 0 only
+    evidence: tuple[Any, ...] | None = None  # link 0 of kind token or consent only: what it rests on
 
     def encode(self) -> bytes:
         """The signed body."""
         row: list[Any] = list(self)
         row[13] = encode_scopes(self.scopes)
         row[14] = list(self.targets)
+        row[20] = None if self.evidence is None else list(self.evidence)
         return bytes(pack([VERSION, *row]))
 
 
@@ -131,17 +133,19 @@ def _link(row: Any) -> Link:
 _TYPES: Final = (
     (int,), (str,), (int,), (bytes,), (int,), (str,), (int,), (bytes, type(None)), (str,), (bytes, type(None)), (int,),
     (bytes, type(None)), (int,), (int,), (list,), (list,), (int,), (bytes,), (str, type(None)), (bytes, type(None)),
-    (str, type(None)),
+    (str, type(None)), (list, type(None)),
 )  # fmt: skip
+_EVIDENCE: Final = {"token": [str, str, str, int], "consent": [int]}
+"""``token``: issuer, jti, acr (or empty), when the token ends. ``consent``: the index of its entry in the log."""
 
 
 def decode_grant(body: bytes) -> Grant:
-    """Read a grant's body: 21 positions, canonical, in range.
+    """Read a grant's body: 22 positions, canonical, in range.
 
     Raises:
         Malformed: ``malformed.grant`` and the codec's.
     """
-    row = unpack_array(body, 21)
+    row = unpack_array(body, 22)
     if any(type(value) not in types for value, types in zip(row, _TYPES, strict=True)):
         raise Malformed("malformed.grant", "a position has another type than version 1 gives it")
     if row[0] != VERSION:
@@ -155,7 +159,7 @@ def decode_grant(body: bytes) -> Grant:
     for index in (1, 5, 8):
         row[index] = parse_id(row[index])
     row[14] = decode_scopes(row[14])
-    row[15] = _decode_targets(row[15])
+    row[15] = decode_targets(row[15])
     if row[18] is not None and not 0 < len(row[18]) <= 64:
         raise Malformed("malformed.grant", "a purpose is a code of 1 to 64 characters")
     first = row[10] == 0
@@ -163,10 +167,28 @@ def decode_grant(body: bytes) -> Grant:
         raise Malformed("malformed.grant", "root and prev stand in every link but the first, root_kind only there")
     if first and row[20] not in ROOT_KINDS:
         raise Malformed("malformed.grant", "this root kind does not exist")
+    row[21] = _evidence(row[20], row[21])
     return Grant._make(row[1:])
 
 
-def _decode_targets(wire: list[Any]) -> tuple[str, ...]:
+def _evidence(kind: str | None, evidence: list[Any] | None) -> tuple[Any, ...] | None:
+    types = _EVIDENCE.get(kind or "")
+    if types is None and evidence is None:
+        return None
+    if types is None or evidence is None or [type(value) for value in evidence] != types:
+        raise Malformed("malformed.grant", "a root of kind token or consent, and no other, names what it rests on")
+    for value in evidence:
+        if len(value) > 256 if type(value) is str else not 0 <= value < 1 << 63:
+            raise Malformed("malformed.grant", "evidence out of its bounds")
+    return tuple(evidence)
+
+
+def decode_targets(wire: list[Any]) -> tuple[str, ...]:
+    """Read targets: ascending ids, or the group of everyone alone.
+
+    Raises:
+        Malformed: ``malformed.grant``, ``malformed.id``.
+    """
     if len(wire) > LIMITS.targets or any(type(item) is not str for item in wire):
         raise Malformed("malformed.grant", f"targets are at most {LIMITS.targets} ids")
     if any(a >= b for a, b in zip(wire, wire[1:], strict=False)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from agentbus.errors import Malformed, ProgrammingError
@@ -21,6 +21,8 @@ CODES: Final = {
     "malformed.scopes": "Scopes are an ascending list of [name, ascending list of [fact, op, value]] within bounds.",
     "usage.scope": "A caveat is AtMost(int), OneOf(str, …), Prefix(str) or Before(datetime with a time zone).",
 }
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Fact = str | int | float
 Wire = list[Any]
@@ -226,7 +228,7 @@ def _caveat(item: tuple[str, AtMost | OneOf | Prefix | Before]) -> Caveat:
     if isinstance(of, Prefix):
         return Caveat(fact, "prefix", of.text)
     if isinstance(of, Before) and of.instant.tzinfo is not None:
-        return Caveat(fact, "before", int(of.instant.timestamp() * 1_000_000))
+        return Caveat(fact, "before", (of.instant - _EPOCH) // timedelta(microseconds=1))
     raise ProgrammingError("usage.scope", f"{fact}={of!r}: {CODES['usage.scope']}")
 
 
@@ -261,9 +263,7 @@ def _bound(op: str, value: str, text: str) -> AtMost | OneOf | Prefix | Before:
             return Prefix(value)
         if op == "<":
             number = value.isascii() and value.isdigit()
-            return Before(
-                datetime.fromtimestamp(int(value) / 1_000_000, UTC) if number else datetime.fromisoformat(value)
-            )
+            return Before(_EPOCH + timedelta(microseconds=int(value)) if number else datetime.fromisoformat(value))
     except (ValueError, OverflowError) as error:
         raise ProgrammingError("usage.scope", f"{text!r}: {error}") from error
     raise ProgrammingError("usage.scope", f"{text!r}: {CODES['usage.scope']}")

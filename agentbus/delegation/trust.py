@@ -17,6 +17,7 @@ from agentbus.crypto.keys import VerifyKey, thumbprint
 from agentbus.crypto.merkle import Frontier
 from agentbus.crypto.note import open_checkpoint
 from agentbus.delegation.fold import Fold
+from agentbus.delegation.outside import Consent, Issuer
 from agentbus.delegation.overlay import Overlay
 from agentbus.delegation.records import USABLE, IdentityKey, OnlineKey, Principal, stand_at
 from agentbus.delegation.revoking import FOREVER
@@ -66,6 +67,8 @@ class Trust:
     keys: Mapping[bytes, IdentityKey] = field(default_factory=Overlay)
     curve_keys: Mapping[bytes, PrincipalId] = field(default_factory=Overlay)
     revoked: Mapping[tuple[str, bytes], Revocation] = field(default_factory=Overlay)
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)
+    consents: Mapping[int, Consent] = field(default_factory=Overlay)  # by index in the log, until they end
     forgettable: Mapping[bytes, int] = field(default_factory=Overlay)  # revoked grants: when they expired by themselves
     instances: Mapping[bytes, Instance] = field(default_factory=Overlay)  # by instance key id
     statements: Mapping[bytes, bytes] = field(default_factory=Overlay)  # the same, as they were signed

@@ -150,9 +150,7 @@ def _require_lifetime(header: Header, now: int, limits: Limits) -> None:
         raise Rejected("reject.expired", "the deadline has passed")
 
 
-def _require_sender_key(
-    header: Header, sender: Instance, trust: Trust, now: int, cache: SignatureCache | None
-) -> None:
+def _require_sender_key(header: Header, sender: Instance, trust: Trust, now: int, cache: SignatureCache | None) -> None:
     if (
         sender.principal != header.sender
         or sender.instance_id != header.sender_instance

@@ -306,9 +306,13 @@ def test_a_whole_chain_of_another_trust_domain_is_refused() -> None:
 # ── roots ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+EVIDENCE = {"consent": (0,), "token": ("https://idp.example", "1", "", NOON + HOUR)}
+
+
 @pytest.mark.parametrize("kind", ["consent", "token", "vouched", "standing"])
 def test_a_user_cannot_name_her_root_otherwise(world: World, kind: str) -> None:
-    links = draw_chain("alice -[a]-> carol", world=world, changes={0: {"root_kind": kind}})
+    changes = {"root_kind": kind, "evidence": EVIDENCE.get(kind)}
+    links = draw_chain("alice -[a]-> carol", world=world, changes={0: changes})
     refuse(links, world, "reject.root_kind", link=0)
 
 
@@ -318,6 +322,7 @@ def test_an_agent_cannot_issue_a_root(world: World) -> None:
     for kind in grant.ROOT_KINDS:
         for key in (carol.identity, carol.instance):
             changes = {"issuer": carol.id, "subject": carol.id, "issuer_key": key.id, "root_kind": kind}
+            changes["evidence"] = EVIDENCE.get(kind)
             links = alter(draw_chain("alice -[a]-> dave", world=world), 0, key=key, **changes)
             refuse(links, world, "reject.root_kind", link=0)
 
@@ -616,7 +621,7 @@ def test_a_grant_comes_back(world: World) -> None:
         _ = link.nothing
 
 
-@pytest.mark.parametrize("at", range(21))
+@pytest.mark.parametrize("at", range(22))
 def test_each_position_of_a_grant_has_its_type(world: World, at: int) -> None:
     for link in draw_chain("alice -[a]-> carol -[a]-> dave", world=world):
         row = unpack(link.body)
@@ -667,6 +672,16 @@ def test_root_fields_stand_in_link_0_only(world: World) -> None:
         (first, {"root": b"p" * 32}),
         (first, {"n": 1}),
         (first, {"root_kind": "admin"}),
+        (first, {"evidence": (7,)}),
+        (first, {"root_kind": "token"}),
+        (first, {"root_kind": "token", "evidence": (7,)}),
+        (first, {"root_kind": "token", "evidence": ("i", "j", "", -1)}),
+        (first, {"root_kind": "token", "evidence": ("i" * 257, "j", "", 1)}),
+        (first, {"root_kind": "token", "evidence": ("i", "j", "")}),
+        (first, {"root_kind": "consent"}),
+        (first, {"root_kind": "consent", "evidence": (True,)}),
+        (first, {"root_kind": "consent", "evidence": (1, 2)}),
+        (second, {"evidence": (7,)}),
         (second, {"root_kind": "user"}),
         (second, {"prev": None}),
         (second, {"root": None}),

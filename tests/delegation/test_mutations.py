@@ -82,8 +82,8 @@ def set_field(rng: random.Random) -> bytes:
     rows = [list(row) for row in rng.choice(ROWS)]
     row = rng.choice(rows)
     fields = unpack(row[0])
-    at = rng.randrange(21)
-    fields[at] = rng.choice((rng.choice(ODD), rng.choice(FIELDS)[at], rng.choice(FIELDS)[rng.randrange(21)]))
+    at = rng.randrange(22)
+    fields[at] = rng.choice((rng.choice(ODD), rng.choice(FIELDS)[at], rng.choice(FIELDS)[rng.randrange(22)]))
     if isinstance(fields[at], int) and rng.random() < 0.5:
         fields[at] = max(0, int(fields[at]) + rng.choice((-1, 1, 1_000_000)))
     row[0] = pack(fields)

@@ -78,9 +78,13 @@ def allowed(links: tuple[Link, ...], to: str, scope: str, facts: dict[str, Any],
 
 @settings(max_examples=300, deadline=None)
 @given(
-    names=st.permutations(AGENTS), steps=st.lists(LINK, min_size=2, max_size=4), scope=st.sampled_from(
-        ["pay", "docs:read", "docs:x:y"]), facts=FACTS, to=st.sampled_from(AGENTS), later=st.sampled_from([0, 0, 0, 1, 2, 3]),
-)  # fmt: skip
+    names=st.permutations(AGENTS),
+    steps=st.lists(LINK, min_size=2, max_size=4),
+    scope=st.sampled_from(["pay", "docs:read", "docs:x:y"]),
+    facts=FACTS,
+    to=st.sampled_from(AGENTS),
+    later=st.sampled_from([0, 0, 0, 1, 2, 3]),
+)
 def test_a_longer_chain_never_allows_more(
     names: list[str], steps: list[dict[str, Any]], scope: str, facts: dict[str, Any], to: str, later: int
 ) -> None:

@@ -372,7 +372,7 @@ def case(name: str, chain: bytes, code: str | None) -> Json:
 
 
 def pack_body(grant: Grant) -> list[Any]:
-    """The 21 positions of a grant's body."""
+    """The 22 positions of a grant's body."""
     return pack_parts(grant.encode())
 
 
