@@ -35,6 +35,8 @@ FORGERIES: Final = frozenset({"reject.body", "reject.chain_digest", "reject.hand
 BAD_FRAMES: Final = 64  # unverifiable frames of one connection before it is dropped; one a second is forgiven
 AT_ONCE: Final = 64  # frames judged in one step of the loop; what comes beyond them takes turns
 
+Take = Callable[[Connection, bytes], None]
+
 
 @dataclass(slots=True)
 class Account:
@@ -81,20 +83,25 @@ class Inbound:
         self.accounts: dict[int, Account] = {}
         self._engine, self._source, self._recorder, self._clock = engine, source, recorder, clock
         self._deliver, self._repeated, self._wake, self._spawn = deliver, repeated, wake, spawn
-        self._turns: Turns[tuple[Connection, bytes]] = Turns()
+        self._turns: Turns[tuple[Connection, bytes, Take]] = Turns()
         self._taken = 0  # frames judged in this step of the loop
         self._scheduled = False
         self.closed = False
 
-    def received(self, connection: Connection, frame: bytes) -> None:
-        """Step 1: judged at once while few come; in turns when many do."""
+    def received(self, connection: Connection, frame: bytes, take: Take | None = None) -> None:
+        """Step 1: judged at once while few come; in turns when many do.
+
+        Args:
+            take: What takes the frame in its turn, where it is no envelope.
+        """
+        take = take or self._admit
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._take_turns)
         if self._taken < AT_ONCE and not self._turns.waiting:
             self._taken += 1
-            self._admit(connection, frame)
-        elif not self._turns.push(connection.peer or connection.id, (connection, frame), len(frame)):
+            take(connection, frame)
+        elif not self._turns.push(connection.peer or connection.id, (connection, frame, take), len(frame)):
             now = self._clock.now()
             self._recorder.rejected(frame, connection=connection.peer, code="backpressure.connection", now=now)
             self.charge(connection, LATE)
@@ -127,7 +134,8 @@ class Inbound:
             item = self._turns.take()
             if item is None:
                 return
-            self._admit(*item)
+            connection, frame, take = item
+            take(connection, frame)
         self._taken = AT_ONCE
         self._scheduled = True
         asyncio.get_running_loop().call_soon(self._take_turns)

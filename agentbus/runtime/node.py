@@ -332,7 +332,7 @@ class Node:
         elif tag == STATEMENTS and self.source.owns(connection):
             self.source.received(frame)
         elif tag in (STATEMENTS, ENROLMENT) and self.server is not None and not connection.dialled:
-            self.server.serve(connection, frame)
+            self.inbound.received(connection, frame, self.server.serve)
         else:
             self.inbound.charge(connection)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from agentbus import Agent, AgentGone, Backpressure, Context, Denied, Request
 from agentbus.protocol import engine
+from agentbus.runtime import turns
 from agentbus.runtime.inbound import BAD_FRAMES
 from agentbus.runtime.node import Node
 from agentbus.wire.header import Kind
@@ -146,8 +147,12 @@ async def test_a_message_that_was_lost_is_judged_when_it_comes(town: Any) -> Non
         assert caught.value.code == "denied.scope"
 
 
-async def test_only_so_many_questions_to_one_instance_are_open_at_once(town: Any) -> None:
+async def test_only_so_many_questions_to_one_instance_are_open_at_once(
+    town: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An honest node never has more under way than its peer lets wait."""
+    assert engine.UNDER_WAY < turns.FRAMES
+    monkeypatch.setattr(engine, "UNDER_WAY", 100)
     site = Site()
     site.gate.clear()
     async with town.serve(site.agent):

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentbus.runtime import inbound as inbound_module
 from agentbus.runtime.turns import FIXED, FRAMES, QUANTUM, Turns
 
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -77,3 +78,38 @@ def test_a_key_that_was_served_leaves_nothing_behind() -> None:
         turns.push(key, key, 1)
     drain(turns)
     assert not turns._queues and not turns._order
+
+
+class _Connection:
+    def __init__(self, number: int, peer: bytes) -> None:
+        self.id, self.peer = number, peer
+        self.dropped = False
+
+    def drop(self) -> None:
+        self.dropped = True
+
+
+async def test_everything_that_a_node_is_sent_takes_turns(net: Any) -> None:
+    """A flood of a directory's own frames over thirty connections of one key: somebody else's is next all the same."""
+    inbound, taken = net._node.inbound, []
+    flood = [_Connection(1_000_000 + n, b"f" * 32) for n in range(30)]
+    quiet = _Connection(2_000_000, b"q" * 32)
+    for n in range(3000):
+        inbound.received(flood[n % 30], b"\x02" * 200, lambda c, f: taken.append(c.peer))
+    inbound.received(quiet, b"\x02" * 200, lambda c, f: taken.append(c.peer))
+    await net.settle(200)
+    assert len(taken) == 3001
+    at_once = inbound_module.AT_ONCE
+    assert taken.index(b"q" * 32) <= at_once + QUANTUM // (200 + FIXED) + 1
+    assert not any(connection.dropped for connection in [*flood, quiet])
+
+
+async def test_who_does_not_stop_loses_its_own_connection_only(net: Any) -> None:
+    inbound = net._node.inbound
+    flood, quiet = _Connection(1_000_000, b"f" * 32), _Connection(2_000_000, b"q" * 32)
+    for _ in range(FRAMES + 2000):
+        inbound.received(flood, b"\x02" * 200, lambda c, f: None)
+    inbound.received(quiet, b"\x02" * 200, lambda c, f: None)
+    await net.settle(300)
+    assert flood.dropped and not quiet.dropped
+    assert "backpressure.connection" in net.verdicts()
