@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("connect",),
     ("host", "enrolment"),
     ("bus", "audit"),
+    ("replay",),
     ("testing",),
     ("gateway", "bridges"),
     ("cli",),

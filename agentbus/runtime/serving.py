@@ -128,6 +128,11 @@ class Service:
         if running is not None:
             running.task.cancel()
 
+    def task_of(self, digest: bytes) -> asyncio.Task[None] | None:
+        """The task in which the handler of a message runs, while it does."""
+        running = self._running.get(digest)
+        return running.task if running is not None else None
+
     def recheck(self) -> None:
         """The directory's log grew: a handler whose chain no longer holds is stopped, and its caller told why."""
         for running in list(self._running.values()):

@@ -194,7 +194,7 @@ class Recording:
         except BaseException as error:
             self._fault(StepKind.CALL, name, error, given=digest, number=number, began=began)
             raise
-        recorded, value = _recorded(name, of, value)
+        recorded, value = recorded_form(name, of, value)
         self._write(StepKind.CALL, name, given=digest, number=number, began=began, result=recorded)
         return value
 
@@ -214,7 +214,7 @@ class Recording:
             except BaseException as error:
                 self._fault(StepKind.ITEM, name, error, given=digest, number=number, began=began)
                 raise
-            recorded, value = _recorded(name, of, value)
+            recorded, value = recorded_form(name, of, value)
             self._write(StepKind.ITEM, name, given=digest, number=number, began=began, result=recorded)
             yield value
 
@@ -275,7 +275,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def _recorded(name: str, of: TypeAdapter[T], value: Any) -> tuple[bytes, T]:
+def recorded_form(name: str, of: TypeAdapter[T], value: Any) -> tuple[bytes, T]:
     """A result as it stands on the record, and as it is read from there."""
     try:
         recorded = of.dump_json(of.validate_python(value))
