@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import lru_cache
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -86,7 +87,7 @@ def replay(
         progress(done, len(messages))
 
     guard = Guard()
-    job = Job(folder, history, agent, who, messages, mode, factor, compare, folder.blob, one_more, guard)
+    job = Job(folder, history, agent, who, messages, mode, factor, compare, lru_cache(256)(folder.box), one_more, guard)
     virtual = mode != "live" and factor is None
     with (
         guard if mode != "live" else nullcontext(),

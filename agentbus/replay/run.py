@@ -13,7 +13,7 @@ from agentbus.delegation.grant import decode_link, encode_chain
 from agentbus.errors import AgentBusError
 from agentbus.log.entry import Outcome
 from agentbus.log.history import History
-from agentbus.log.read import LogFolder
+from agentbus.log.read import NO_BOX, Box, LogFolder
 from agentbus.log.replay import Recorded, boxes
 from agentbus.protocol.engine import WINDOW
 from agentbus.protocol.events import Answered
@@ -54,7 +54,7 @@ class Job:
     mode: str
     factor: float | None
     compare: Comparator | None
-    box: Callable[[bytes], bytes | None]
+    box: Callable[[bytes], Box]
     progress: Callable[[], None]
     guard: Guard
 
@@ -166,7 +166,7 @@ class _Start:
         return Facts(message.frame.header, message.digest, authority, handed), handover
 
     def _content(self, name: bytes) -> bytes:
-        return self._job.box(name) or b""
+        return self._job.box(name).data or b""
 
     def _judge(self, message: Recorded, player: Player, outputs: list[Output]) -> Result:
         if player.divergences:
@@ -223,8 +223,9 @@ def unreplayable(message: Recorded, job: Job) -> str:
     if message.overlaps and not job.agent.replayable:
         return "its handler overlapped another, and the agent does not say that it is replayable"
     for what, position, name in boxes(message):
-        if name is None or job.box(name) is None:
-            return f"entry {position}: {what} is absent"
+        found = NO_BOX if name is None else job.box(name)
+        if found.data is None:
+            return f"entry {position}: {what} {'was erased' if found.erased else 'is absent'}"
     if message.end is None:
         return "the process ended before its handler did"
     if message.interrupted and job.mode == "live":

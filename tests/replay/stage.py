@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,7 @@ def taped(work: Callable[[Network], Awaitable[None]], folder: Path) -> Taped:
             log, directory = evidence._paths[0], evidence._paths[0].parent / "directory"
             kept = folder / "log", folder / "directory"
             for source, target in zip((log, directory), kept, strict=True):
-                target.mkdir(parents=True)
-                for file in source.iterdir():
-                    (target / file.name).write_bytes(file.read_bytes())
+                shutil.copytree(source, target)
             read_log(kept[0])
             return Taped(*kept, net._core.trust.root)
 

@@ -1,0 +1,115 @@
+"""``agentbus log replay``: an agent's recorded messages once more."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from agentbus.cli.log.options import FOLDER, pinned_root, root_option
+from agentbus.cli.output import json_option, say
+from agentbus.errors import ConfigError
+
+CODES: Final = {
+    "config.comparator": "--compare names MODULE:FUNCTION: (recorded body, new body, message type) → same or not.",
+    "config.directory": "A log is verified against the directory's log: name its folder.",
+}
+
+
+@click.command()
+@click.argument("path", metavar="DIR", type=FOLDER)
+@click.argument("target", metavar="MODULE:AGENT")
+@click.option(
+    "--mode", type=click.Choice(["stub", "live", "shadow"]), default="stub", show_default=True,
+    help="stub: recorded results in, the same bytes out. shadow: the same for another version. live: call again.",
+)  # fmt: skip
+@click.option("--timing", default="instant", show_default=True, metavar="instant|original|xN")
+@click.option("--compare", default=None, metavar="MODULE:FUNCTION", help="Decides what means the same (live, shadow).")
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Write JUnit XML here.")
+@click.option(
+    "--directory", default=None, type=FOLDER, help="The directory's log of key events; else `directory` beside DIR."
+)
+@root_option
+@json_option
+def replay(
+    path: Path, target: str, mode: Any, timing: str, compare: str | None, junit: Path | None,
+    directory: Path | None, root: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Deliver the messages that an agent took once more, and compare its answers; exit 1 if any differs.
+
+    The log is verified first. Nothing is sent: other agents answer as recorded, and but for live mode this process
+    has no network.
+    """
+    from agentbus.cli.node import load_agent
+    from agentbus.replay import replay as run
+    from agentbus.replay.guard import isolate
+
+    pinned, events = pinned_root(root), _directory(path, directory)
+    isolated = mode != "live" and isolate()
+    agent = load_agent(target)
+    comparator = _function(compare) if compare is not None else None
+    with _bar(as_json) as progress:
+        report = run(
+            path, agent, directory=events, root=pinned, mode=mode, timing=timing, compare=comparator,
+            isolated=isolated, progress=progress,
+        )  # fmt: skip
+    if junit is not None:
+        junit.write_text(report.junit(), "utf-8")
+    say({**report.as_dict(), "root": pinned}, "\n".join(report.lines()), as_json=as_json)
+    if not report.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _directory(log: Path, given: Path | None) -> Path:
+    """The directory's folder: the option, else the one beside the log.
+
+    Raises:
+        ConfigError: ``config.directory``.
+    """
+    found = given or log.resolve().parent / "directory"
+    if not (found / "directory.sqlite").is_file():
+        raise ConfigError("config.directory", f"{found} holds no directory.sqlite; name the folder with --directory")
+    return found
+
+
+def _function(target: str) -> Any:
+    """The comparator that MODULE:FUNCTION names.
+
+    Raises:
+        ConfigError: ``config.comparator``.
+    """
+    name, _, attribute = target.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(name), attribute, None)
+    except ImportError as error:
+        raise ConfigError("config.comparator", f"there is no module {name!r} here: {error}") from error
+    if not callable(found):
+        raise ConfigError("config.comparator", f"{name} has no function {attribute!r}")
+    return found
+
+
+class _bar:
+    """A progress bar on a terminal, and none in a pipe."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._shown = sys.stderr.isatty() and not as_json
+        self._bar: Any = None
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        return self._step
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+
+    def _step(self, done: int, of: int) -> None:
+        if self._shown and self._bar is None:
+            self._bar = click.progressbar(length=of, label="replay", file=sys.stderr)
+            self._bar.render_progress()
+        if self._bar is not None:
+            self._bar.update(1)
