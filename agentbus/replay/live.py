@@ -11,9 +11,7 @@ from agentbus.delegation.chain import Authority
 from agentbus.log.replay import Asked
 from agentbus.replay.player import Player
 from agentbus.runtime.clock import SystemClock
-from agentbus.runtime.tape import recorded_form
-from agentbus.wire.header import Kind
-from agentbus.wire.ids import PrincipalId
+from agentbus.runtime.tape import Question, recorded_form
 
 T = TypeVar("T")
 
@@ -46,15 +44,8 @@ class LivePlayer(Player):
         async for value in call():
             yield recorded_form(name, of, value)[1]
 
-    def _match(self, kind: Kind, who: PrincipalId, action: str, body: bytes) -> Asked | None:
-        exact = super()._match(kind, who, action, body)
-        if exact is not None:
-            return exact
-        for asked in self._asked:
-            header = asked.frame.header
-            if (header.kind, header.recipient, header.action) == (kind, who, action):
-                return asked
-        return None
+    def _match(self, question: Question) -> Asked | None:
+        return super()._match(question) or next(iter(self._alike(question)), None)
 
     def _positions(self) -> list[int]:
         return [

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, Final
 
 from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.signing import Purpose
-from agentbus.delegation.chain import Authority
 from agentbus.delegation.statements import Instance
 from agentbus.errors import Unavailable
 from agentbus.logstore.memory import MemoryLog
@@ -56,29 +54,17 @@ class ReplayNode(Node):
         """The record of the message that a message of this run stands for."""
         return self.players.get(digest) or super().tape(digest)
 
-    async def deliver(
-        self, kind: Kind, voice: Voice, to: str, waiter: Waiter, *, action: str, body: bytes, chain: Authority,
-        deadline: int, handover: Callable[[Instance], bytes] | None, conversation: bytes,
-    ) -> Exchange:  # fmt: skip
-        """Let a recorded message reach its agent once more, over this node's own transport."""
-        return await super().ask(
-            kind, voice, to, waiter, action=action, body=body, chain=chain, deadline=deadline, handover=handover,
-            conversation=conversation,
-        )  # fmt: skip
+    def deliver(self, kind: Kind, voice: Voice, to: Instance, waiter: Waiter, **parts: Any) -> Exchange:
+        """Let a recorded message reach its agent once more, over this node's own transport; see :meth:`Node.ask`."""
+        return super().ask(kind, voice, to, waiter, **parts)
 
-    async def ask(
-        self, kind: Kind, voice: Voice, to: str, waiter: Waiter, *, action: str, body: bytes,
-        cause: bytes | None = None, ack: str = "handled", **parts: Any,
-    ) -> Exchange:  # fmt: skip
-        """A message of an agent's own: answered from the record, and not sent.
+    def ask(self, kind: Kind, voice: Voice, to: Instance, waiter: Waiter, **parts: Any) -> Exchange:
+        """What a handler asks is answered by its tape and does not come here: whoever else asks is refused.
 
         Raises:
-            Unavailable: ``unavailable.replay``: it is no handler that asks.
+            Unavailable: ``unavailable.replay``.
         """
-        player = self.players.get(cause or b"")
-        if player is None:
-            raise Unavailable("unavailable.replay", f"{action} to {to}: {CODES['unavailable.replay']}")
-        return await player.ask(kind, to, self.name_id(to), action, body, ack, waiter)
+        raise Unavailable("unavailable.replay", f"{parts['action']} to {to.principal.short}: it is not sent")
 
     def answer(self, kind: Kind, voice: Voice, exchange: Exchange, **parts: Any) -> bool:
         player = self._player_of(exchange)

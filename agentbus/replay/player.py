@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -30,9 +31,9 @@ from agentbus.replay.compare import excerpt
 from agentbus.replay.order import Order
 from agentbus.replay.report import Divergence
 from agentbus.runtime.faults import decode_fault
-from agentbus.runtime.tape import Asking, Seen, Waiting, argument_digest, asked_digest
+from agentbus.runtime.tape import Question, Seen, Send, Waiting, argument_digest
 from agentbus.wire.header import Header, Kind
-from agentbus.wire.ids import PrincipalId
+from agentbus.wire.ids import PrincipalId, name_id
 
 T = TypeVar("T")
 
@@ -166,12 +167,6 @@ class Player:
                 return
             yield self._value(step, data, of)
 
-    def asking(self, waiter: Waiting) -> Asking:
-        return Asking(waiter, lambda digest, error: None)
-
-    def unasked(self, kind: Kind, to: str, action: str, body: bytes, error: AgentBusError) -> None:
-        return None
-
     def started(self) -> None:
         return None
 
@@ -180,22 +175,28 @@ class Player:
 
     # ── messages of the handler's ────────────────────────────────────────────────────────────────────────────────
 
-    async def ask(
-        self, kind: Kind, to: str, who: PrincipalId, action: str, body: bytes, ack: str, waiter: Waiting
-    ) -> Exchange:
+    async def ask(self, question: Question, waiter: Waiting, send: Send) -> Exchange:
         """Answer a message of the handler's from the record. It is not sent."""
-        asked = self._match(kind, who, action, body)
-        failed = self._peek(StepKind.UNASKED, action, asked_digest(kind, to, body))
+        asked, ack = self._match(question), question.ack
+        failed = self._peek(StepKind.UNASKED, question.action, question.digest)
         if failed is not None and (asked is None or failed.position < asked.frame.position):
-            self._steps[StepKind.UNASKED, action].remove(failed)
+            self._steps[StepKind.UNASKED, question.action].remove(failed)
             raise decode_fault(self._result(failed))
         if asked is None:
-            await self._unmatched(kind, who, action, body)
+            await self._unmatched(question)
         self._asked.remove(asked)
         header = asked.frame.header
         party = Party(header.recipient, header.recipient_instance or b"", header.sender_instance)
         exchange = Exchange(
-            asked.digest, "caller", kind, party, header.deadline, header.conversation, None, ack=ack, allowed=WINDOW
+            asked.digest,
+            "caller",
+            question.kind,
+            party,
+            header.deadline,
+            header.conversation,
+            None,
+            ack=ack,
+            allowed=WINDOW,
         )
         self._open[asked.digest] = (asked, exchange)
         for answer in asked.answers:
@@ -215,21 +216,25 @@ class Player:
         asked, _ = self._open[exchange.digest]
         self._order.drop(answer.position for answer in asked.answers)
 
-    def _match(self, kind: Kind, who: PrincipalId, action: str, body: bytes) -> Asked | None:
-        for asked in self._asked:
-            header = asked.frame.header
-            if (header.kind, header.recipient, header.action) == (kind, who, action) and self._body(
-                asked.frame
-            ) == body:
-                return asked
-        return None
+    def _match(self, question: Question) -> Asked | None:
+        """The recorded message of the same kind, type and bytes to the same agent."""
+        return next((a for a in self._alike(question) if self._body(a.frame) == question.body), None)
 
-    async def _unmatched(self, kind: Kind, who: PrincipalId, action: str, body: bytes) -> NoReturn:
-        alike = [a for a in self._asked if (a.frame.header.recipient, a.frame.header.action) == (who, action)]
-        what = f"{kind.name.lower()} {action} to {who.short}"
+    def _alike(self, question: Question) -> list[Asked]:
+        """Those of the same kind and type to the same agent, not asked for yet."""
+        with suppress(AgentBusError):
+            domain = PrincipalId(self.recorded.frame.header.recipient).domain
+            wanted = (question.kind, name_id(question.to, domain), question.action)
+            headers = ((asked, asked.frame.header) for asked in self._asked)
+            return [asked for asked, h in headers if (h.kind, h.recipient, h.action) == wanted]
+        return []  # to no name at all
+
+    async def _unmatched(self, question: Question) -> NoReturn:
+        alike = self._alike(question)
+        what = f"{question.kind.name.lower()} {question.action} to {question.to}"
         if alike:
-            self._diverge(Divergence(what, excerpt(self._body(alike[0].frame)), excerpt(body)))
-        await self._never(what, excerpt(body))
+            self._diverge(Divergence(what, excerpt(self._body(alike[0].frame)), excerpt(question.body)))
+        await self._never(what, excerpt(question.body))
 
     def _expect(self, answer: Frame, asked: Asked, exchange: Exchange, waiter: Waiting) -> None:
         def deliver() -> None:

@@ -122,7 +122,7 @@ class _Start:
         names = {header.sender, header.recipient, *_names(facts.handover or facts.authority)}
         await stage.cast(map(PrincipalId, names), job.history.at(message.directory_size) or job.history.full)
         voice = await stage.voice(PrincipalId(header.sender))
-        await stage.voice(job.who)
+        mine = await stage.voice(job.who)
         chain = await stage.chain(facts.authority)
         handed = await stage.handover(handover, chain) if handover is not None else None
         digest = b""
@@ -137,8 +137,8 @@ class _Start:
         player = make(message, facts, self._content, strict=job.mode == "stub", interrupt=interrupt, asap=live)
         job.guard.refused = player.refused
         collected = _Collected(node, voice, chain)
-        exchange = await node.deliver(
-            message.frame.kind, voice, job.who, collected, action=header.action,
+        exchange = node.deliver(
+            message.frame.kind, voice, mine.instance, collected, action=header.action,
             body=self._content(message.frame.body or b"")[32:], chain=chain,
             deadline=self._clock.now() + LIMITS.lifetime, handover=(lambda _: handed) if handed is not None else None,
             conversation=header.conversation,

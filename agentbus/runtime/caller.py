@@ -25,7 +25,7 @@ from agentbus.runtime.discovery import AgentCard, Discover, card_of
 from agentbus.runtime.links import conversation_id, extend, lifetime
 from agentbus.runtime.message import Request, StreamRequest, answer_type, decode_answer, encode_body, type_of
 from agentbus.runtime.node import Node
-from agentbus.runtime.tape import Tape, Waiting
+from agentbus.runtime.tape import Question, Tape, Waiting
 from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
 from agentbus.wire.ids import PrincipalId
@@ -258,14 +258,10 @@ class Caller:
         """Open an exchange; a handler's goes through its tape, since what comes of it is not determined here."""
         if self._tape is None:
             return await self._open(kind, to, message, waiter, deadline, delegate, ack)
-        asking = self._tape.asking(waiter)
-        try:
-            exchange = await self._open(kind, to, message, asking, deadline, delegate, ack)
-        except AgentBusError as error:
-            self._tape.unasked(kind, to, type_of(message), encode_body(message), error)
-            raise
-        asking.digest = exchange.digest
-        return exchange
+        question = Question(kind, to, type_of(message), encode_body(message), ack)
+        return await self._tape.ask(
+            question, waiter, lambda waiter: self._open(kind, to, message, waiter, deadline, delegate, ack)
+        )
 
     async def _open(
         self, kind: Kind, to: str, message: BaseModel, waiter: Waiting, deadline: int, delegate: Any, ack: str

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
@@ -21,6 +21,7 @@ from agentbus.delegation.chain import Authority
 from agentbus.errors import AgentBusError, ProgrammingError
 from agentbus.log.entry import Outcome, StepKind
 from agentbus.protocol.events import Answered
+from agentbus.protocol.exchange import Exchange
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.faults import encode_fault
 from agentbus.runtime.record import Recorder
@@ -51,6 +52,25 @@ class Waiting(Protocol):
 
     def answered(self, event: Answered) -> None: ...
     def failed(self, error: AgentBusError) -> None: ...
+
+
+class Question(NamedTuple):
+    """A message that a handler sends."""
+
+    kind: Kind
+    to: str  # as it was written
+    action: str
+    body: bytes
+    ack: str
+
+    @property
+    def digest(self) -> bytes:
+        """What names it where it was never sent, and so has no message digest."""
+        return hashlib.sha256(f"{int(self.kind)} {self.to}\n".encode() + self.body).digest()
+
+
+Send = Callable[[Waiting], Awaitable[Exchange]]
+"""Really sends the question, for whoever waits."""
 
 
 class Tape(Protocol):
@@ -86,12 +106,8 @@ class Tape(Protocol):
         """The items that ``call`` yields."""
         ...
 
-    def asking(self, waiter: Waiting) -> Asking:
-        """Stand between a message of the handler's and whoever waits for its answer."""
-        ...
-
-    def unasked(self, kind: Kind, to: str, action: str, body: bytes, error: AgentBusError) -> None:
-        """A message of the handler's failed before anything was sent."""
+    async def ask(self, question: Question, waiter: Waiting, send: Send) -> Exchange:
+        """Open the exchange of a message of the handler's own; ``waiter`` hears what comes of it."""
         ...
 
     def started(self) -> None:
@@ -101,23 +117,6 @@ class Tape(Protocol):
     def ended(self, why: str, outcome: Outcome) -> None:
         """The handler ended, and no frame says so."""
         ...
-
-
-class Asking:
-    """Passes an answer on; ``digest`` is the message's, once it is known."""
-
-    def __init__(self, waiter: Waiting, lost: Callable[[bytes, AgentBusError], None]) -> None:
-        self._waiter, self._lost = waiter, lost
-        self.digest: bytes | None = None
-
-    def answered(self, event: Answered) -> None:
-        self._waiter.answered(event)
-
-    def failed(self, error: AgentBusError) -> None:
-        """No frame says so, so the record does."""
-        if self.digest is not None:
-            self._lost(self.digest, error)
-        self._waiter.failed(error)
 
 
 def argument_digest(given: Any) -> bytes | None:
@@ -134,9 +133,23 @@ def argument_digest(given: Any) -> bytes | None:
         raise ProgrammingError("usage.step", f"given={type(given).__name__}: {error}") from error
 
 
-def asked_digest(kind: Kind, to: str, body: bytes) -> bytes:
-    """The digest of a message that was not sent: what, to whom and with which body."""
-    return hashlib.sha256(f"{int(kind)} {to}\n".encode() + body).digest()
+class _Noted:
+    """Passes an answer on; ``digest`` is the message's, once it is known."""
+
+    __slots__ = ("_lost", "_waiter", "digest")
+
+    def __init__(self, waiter: Waiting, lost: Callable[[bytes, AgentBusError], None]) -> None:
+        self._waiter, self._lost = waiter, lost
+        self.digest: bytes | None = None
+
+    def answered(self, event: Answered) -> None:
+        self._waiter.answered(event)
+
+    def failed(self, error: AgentBusError) -> None:
+        """No frame says so, so the record does."""
+        if self.digest is not None:
+            self._lost(self.digest, error)
+        self._waiter.failed(error)
 
 
 class Recording:
@@ -218,14 +231,18 @@ class Recording:
             self._write(StepKind.ITEM, name, given=digest, number=number, began=began, result=recorded)
             yield value
 
-    def asking(self, waiter: Waiting) -> Asking:
-        return Asking(waiter, self._lost)
+    async def ask(self, question: Question, waiter: Waiting, send: Send) -> Exchange:
+        noted = _Noted(waiter, self._lost)
+        try:
+            exchange = await send(noted)
+        except AgentBusError as error:
+            self._fault(StepKind.UNASKED, question.action, error, given=question.digest)
+            raise
+        noted.digest = exchange.digest
+        return exchange
 
     def _lost(self, digest: bytes, error: AgentBusError) -> None:
         self._fault(StepKind.LOST, "lost", error, given=digest)
-
-    def unasked(self, kind: Kind, to: str, action: str, body: bytes, error: AgentBusError) -> None:
-        self._fault(StepKind.UNASKED, action, error, given=asked_digest(kind, to, body))
 
     def started(self) -> None:
         self._write(StepKind.START, "start")

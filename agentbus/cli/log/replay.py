@@ -44,7 +44,7 @@ def replay(
     The log is verified first. Nothing is sent: other agents answer as recorded, and but for live mode this process
     has no network.
     """
-    from agentbus.cli.node import load_agent
+    from agentbus.cli.target import load_agent
     from agentbus.replay import replay as run
     from agentbus.replay.guard import isolate
 
