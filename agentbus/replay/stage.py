@@ -15,8 +15,9 @@ from agentbus.crypto.keys import CurveKey, SigningKey, thumbprint
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.grant import Grant, Link, decode_link, encode_chain, encode_link
+from agentbus.delegation.records import Principal
 from agentbus.delegation.statements import Instance, decode_signed, directory_id
-from agentbus.delegation.trust import Principal, Trust
+from agentbus.delegation.trust import Trust
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.store import SqliteStore
 from agentbus.errors import ProgrammingError
