@@ -22,6 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
+from agentbus.connect import find_url
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.delegation.chain import Authority
 from agentbus.errors import AgentBusError, ConfigError, LogError, NotVerified
@@ -31,7 +32,7 @@ from agentbus.log.history import History
 from agentbus.log.read import LogFolder, Numbered, read_log
 from agentbus.log.report import VERDICTS, Report, Verdict, merge
 from agentbus.log.verify import Verification
-from agentbus.wire.header import Header, Kind, decode_header
+from agentbus.wire.header import OPENING, Header, Kind, decode_header
 from agentbus.wire.ids import PrincipalId, b64, name_id, parse_id, unb64
 from agentbus.wire.limits import LIMITS
 
@@ -40,7 +41,7 @@ __all__ = ["VERDICTS", "Evidence", "Message", "Report", "Verdict"]
 CODES: Final = {
     "evidence.not_verified": "Call verify() before reading messages.",
     "evidence.no_directory": "There is no directory.sqlite in the directory's folder.",
-    "evidence.no_root": "No root key's thumbprint was given to verify against.",
+    "evidence.no_root": "No root key's thumbprint was given to verify against, and no profile pins one.",
 }
 
 
@@ -89,6 +90,16 @@ class Message:
         return self.header.action
 
     @property
+    def kind(self) -> str:
+        """What it is: ``request``, ``reply``, ``error``, ``send``, ``receipt``, ``stream``, ``item`` and so on."""
+        return Kind(self.header.kind).name.lower()
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for something, rather than answers or steers."""
+        return self.header.kind in OPENING
+
+    @property
     def conversation(self) -> str:
         """The conversation, in hex."""
         return self.header.conversation.hex()
@@ -100,9 +111,10 @@ class Message:
 
     @property
     def path(self) -> tuple[PrincipalId, ...]:
-        """The chain of principals, from the root's issuer to the holder."""
+        """The chain of principals, from the root's issuer to the holder; who grants to itself is named once."""
         links = self.authority.links if self.authority else ()
-        return (links[0].grant.issuer, *(link.grant.audience for link in links)) if links else ()
+        names = (links[0].grant.issuer, *(link.grant.audience for link in links)) if links else ()
+        return tuple(name for at, name in enumerate(names) if at == 0 or name != names[at - 1])
 
     def as_row(self) -> dict[str, Any]:
         """Flat and plain."""
@@ -113,7 +125,7 @@ class Message:
             "direction": self.direction,
             "accepted": self.accepted,
             "code": self.code,
-            "kind": Kind(self.header.kind).name.lower(),
+            "kind": self.kind,
             "action": self.action,
             "sender": str(self.sender),
             "recipient": str(self.recipient),
@@ -147,7 +159,7 @@ class Evidence:
         Args:
             logs: Folders of nodes' logs.
             directory: The folder that holds ``directory.sqlite``.
-            root: The thumbprint of the root key, in base64url or raw; a bus URL's whole pin will do.
+            root: The thumbprint of the root key, in base64url or raw, or a bus URL's pin; else the profile's.
 
         Raises:
             ConfigError: ``evidence.no_root``.
@@ -155,7 +167,7 @@ class Evidence:
             Malformed: ``malformed.base64``.
         """
         if root is None:
-            raise ConfigError("evidence.no_root", "pass root=, the part of the bus URL's pin before the dot")
+            root = _pinned()
         raw = root if isinstance(root, bytes) else unb64(root.partition(".")[0], 32)
         for log in logs:
             read_log(Path(log))
@@ -242,6 +254,14 @@ class Evidence:
         """A log's name in reports: its folder's, or the whole path where two are called alike."""
         alike = [other for other in self._paths if other.name == path.name]
         return path.name if len(alike) == 1 else str(path)
+
+
+def _pinned() -> bytes:
+    try:
+        return find_url().root
+    except ConfigError as error:
+        text = "pass root=, the part of the bus URL's pin before the dot, or run `agentbus init URL`"
+        raise ConfigError("evidence.no_root", text) from error
 
 
 def read_events(folder: Path) -> list[bytes]:

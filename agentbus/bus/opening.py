@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,7 +129,7 @@ def run_agent(agent: Agent[Any], name: str | None = None, ready: Callable[[Bus],
 
     async def main() -> None:
         async with Bus.connect(identity=served.name) as bus:
-            await bus.run(served, ready=(lambda: ready(bus)) if ready else None)
+            await bus.run(served, ready=partial(ready, bus) if ready else None)
 
     run(main())
 

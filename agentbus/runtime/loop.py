@@ -12,7 +12,7 @@ R = TypeVar("R")
 def run(work: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine to its end, as ``asyncio.run`` does."""
     try:
-        import uvloop
+        import uvloop  # pyright: ignore[reportMissingImports]
     except ImportError:
         return asyncio.run(work)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -44,8 +44,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     made = Town(tmp_path_factory.mktemp("town"))
     try:
         (made.folder / "counting.py").write_text(COUNTER)
-        for name in ("counter", "other"):
-            made.agent(name)
+        made.enrol("counter", "other")
         yield made
     finally:
         made.close()

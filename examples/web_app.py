@@ -1,0 +1,66 @@
+"""A web application that acts for the user who is logged in, and can do nothing for anybody who has not allowed it.
+
+It is the agent ``web``. Each user allows it once, for a year at most, and it keeps what she signed::
+
+    agentbus grant create web --scope docs:read --expires-in 86400 --out grants/alice.grant --as user/alice
+    uvicorn web_app:app
+    curl -u alice:wonderland 'http://127.0.0.1:8000/ask?question=why'
+"""
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from hello import Answer, Ask
+
+from agentbus import AgentBusError, Authority, Bus, Denied, Rejected, Session
+
+PASSWORDS = {"alice": "wonderland", "bob": "builder"}  # your own login stands here
+GRANTS = Path(os.environ.get("GRANTS", "grants"))
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with Bus.connect(identity="web", listen="") as bus:
+        app.state.bus = bus
+        yield
+
+
+app = FastAPI(title="Ask", lifespan=lifespan)
+
+
+def logged_in(login: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> str:
+    if not secrets.compare_digest(PASSWORDS.get(login.username, "").encode(), login.password.encode()):
+        raise HTTPException(401, "wrong name or password", {"WWW-Authenticate": "Basic"})
+    return login.username
+
+
+def acting(request: Request, name: Annotated[str, Depends(logged_in)]) -> Session:
+    """The bus, speaking for whoever is logged in: under the grant she signed, if she signed one."""
+    try:
+        authority = Authority.from_bytes((GRANTS / f"{name}.grant").read_bytes())
+    except FileNotFoundError:
+        raise HTTPException(403, f"{name} has not allowed this application to act for her") from None
+    if authority.user is None or authority.user.short != f"user/{name}":
+        raise HTTPException(403, "this grant is somebody else's")
+    bus: Bus = request.app.state.bus
+    return bus.acting(authority)
+
+
+@app.get("/ask")
+async def ask(question: str, user: Annotated[Session, Depends(acting)]) -> Answer:
+    return await user.request("planner", Ask(question=question), delegate=["docs:read"])
+
+
+@app.exception_handler(AgentBusError)
+async def problem(request: Request, error: AgentBusError) -> JSONResponse:
+    """RFC 9457, with the same code as in Python."""
+    status = 403 if isinstance(error, Denied | Rejected) else 503 if error.retryable else 502
+    body = {"title": error.message, "status": status, "code": error.code}
+    return JSONResponse(body, status, media_type="application/problem+json")
