@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from agentbus.cli.limits import raise_descriptors
 from agentbus.cli.notify import notify
 from agentbus.cli.output import json_option, run_async
 from agentbus.connect import profile_path, save_profile
@@ -49,6 +50,7 @@ async def _up(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    raise_descriptors()
     listen = f"tcp://{address}:{port or '*'}"
     host = DirectoryHost(data, listen=listen, domain=domain, advertise=advertise, max_age=max_age)
     path = key_path("user/operator")
