@@ -1,8 +1,8 @@
-"""How long until everybody knows: one revocation, pushed to many connected agents. ``python benchmarks/revocation.py [N]``.
+"""How long until everybody knows of a revocation, pushed to N connected agents: ``python benchmarks/revocation.py [N]``.
 
-A directory in a process of its own, N enrolled agents connected to it over ZeroMQ under CURVE, each with its own key. The
-clock starts right before the directory writes the revocation down and stops when the push has arrived at an agent; one
-of them is a real node, which verifies it, too. Figures, never a gate.
+A directory in a process of its own, N enrolled agents connected to it over ZeroMQ under CURVE, each with its own key.
+The clock starts right before the directory writes the revocation down and stops when the push has arrived at an agent;
+one of them is a real node, which verifies it, too. Figures, never a gate.
 """
 
 from __future__ import annotations
@@ -109,18 +109,17 @@ async def measure(agents: int) -> dict[str, Any]:
             crowd = Agents(url, secrets)
             connected = len(await asyncio.to_thread(crowd.wait_for, "head", False))
             seen: list[float] = []
-            verified: list[float] = []
-            trust.changed.append(lambda: verified.append(time.monotonic_ns()))
+            verified: asyncio.Queue[int] = asyncio.Queue()
+            trust.changed.append(lambda: verified.put_nowait(time.monotonic_ns()))
             spent = []
             for _ in range(ROUNDS):
-                verified.clear()
+                while not verified.empty():
+                    verified.get_nowait()
                 child.stdin.write(b"revoke\n")
                 arrived = await asyncio.to_thread(crowd.wait_for, "push", True)
                 began = int((await child.stdout.readline()).decode())
                 seen += [(at - began) / 1e6 for at in arrived]
-                while not verified:
-                    await asyncio.sleep(0.001)
-                spent.append((verified[0] - began) / 1e6)
+                spent.append((await verified.get() - began) / 1e6)
                 await asyncio.sleep(0.05)
             crowd.close()
             await trust.aclose()

@@ -17,7 +17,8 @@ print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 
 def descriptors(soft: int, hard: int) -> list[int]:
     code = CHILD.format(soft=soft, hard=hard)
-    return [int(n) for n in subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.split()]
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    return [int(n) for n in done.stdout.split()]
 
 
 def test_it_takes_what_the_system_lets_it_have_and_no_more() -> None:
