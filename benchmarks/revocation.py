@@ -1,4 +1,4 @@
-"""How long until everybody knows of a revocation, pushed to N connected agents: ``python benchmarks/revocation.py [N]``.
+"""How long until everybody knows of a revocation, pushed to N agents: ``python benchmarks/revocation.py [N]``.
 
 A directory in a process of its own, N enrolled agents connected to it over ZeroMQ under CURVE, each with its own key.
 The clock starts right before the directory writes the revocation down and stops when the push has arrived at an agent;
