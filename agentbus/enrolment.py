@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from agentbus.connect import BusUrl, zmq_transport
@@ -14,9 +16,10 @@ from agentbus.directory.core import prove_possession
 from agentbus.errors import AgentBusError, ConfigError, Malformed, Unavailable, from_code
 from agentbus.identity import Identity
 from agentbus.runtime.clock import SystemClock
+from agentbus.runtime.trust_cache import TrustCache
 from agentbus.services.directory import token_curve_key
 from agentbus.transport.base import Connection
-from agentbus.wire.ids import name_id, parse_id, unb64
+from agentbus.wire.ids import PrincipalId, name_id, parse_id, unb64
 from agentbus.wire.limits import SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
 
@@ -48,27 +51,76 @@ class _OneAnswer:
         return False
 
 
-async def enrol(url: BusUrl, name: str, token: str) -> Identity:
-    """Make keys, prove that they are held, and register them with a single-use token.
+class _Hearing:
+    """The sink of a connection to the directory that is no node's: it hears, and is asked nothing."""
+
+    def __init__(self) -> None:
+        self.source: TrustCache
+
+    def received(self, connection: Connection, frame: bytes) -> None:
+        if self.source.owns(connection):
+            self.source.received(frame)
+
+    def lost(self, connection: Connection, reason: str) -> None:
+        if self.source.owns(connection):
+            self.source.lost()
+
+    async def admit(self, key: bytes) -> bool:
+        return False
+
+
+@asynccontextmanager
+async def hearing(url: BusUrl, identity: Identity) -> AsyncIterator[TrustCache]:
+    """The directory, heard once, without an instance of ``identity``: enough to rotate its key.
+
+    Raises:
+        Unavailable: ``unavailable.directory``: it does not answer, or does not admit this identity's CURVE key.
+    """
+    transport, sink = zmq_transport(identity.curve, listen=None), _Hearing()
+    sink.source = TrustCache(transport, endpoint=url.endpoint, key=url.curve_key, root=url.root, clock=SystemClock())
+    await transport.open(sink)
+    try:
+        await sink.source.refresh()
+        yield sink.source
+    finally:
+        await sink.source.aclose()
+        await transport.aclose()
+
+
+def new_identity(name: str, token: str) -> Identity:
+    """New keys for whom a token was made.
+
+    Raises:
+        ConfigError: ``config.token``.
+    """
+    who, _ = _read(name, token)
+    return Identity(who, SigningKey(os.urandom(32)), CurveKey(os.urandom(32)))
+
+
+def _read(name: str, token: str) -> tuple[PrincipalId, CurveKey]:
+    try:
+        if not token.startswith("abe_"):
+            raise Malformed("malformed.base64")
+        secret, _, domain = token.strip().removeprefix("abe_").partition(".")
+        return parse_id(name_id(name, domain)), token_curve_key(unb64(secret, 32))
+    except AgentBusError as error:
+        raise ConfigError("config.token", "no enrolment token; ask the operator for a new one") from error
+
+
+async def enrol(url: BusUrl, name: str, token: str, identity: Identity | None = None) -> Identity:
+    """Prove that an identity's keys are held, and register them with a single-use token.
 
     Args:
         url: The pinned bus URL.
         name: The name the token was made for.
         token: ``abe_<secret>.<trust domain>``; it is used up by this.
+        identity: The keys; new ones where none are given.
 
     Raises:
         ConfigError: ``config.token``. DirectoryRefused: ``directory.token``. Unavailable: ``unavailable.enrolment``.
     """
-    try:
-        if not token.startswith("abe_"):
-            raise Malformed("malformed.base64")
-        secret, _, domain = token.strip().removeprefix("abe_").partition(".")
-        door = token_curve_key(unb64(secret, 32))
-        who = name_id(name, domain)
-        parse_id(who)
-    except AgentBusError as error:
-        raise ConfigError("config.token", "no enrolment token; ask the operator for a new one") from error
-    identity = Identity(who, SigningKey(os.urandom(32)), CurveKey(os.urandom(32)))
+    who, door = _read(name, token)
+    identity = identity or new_identity(name, token)
     expires = SystemClock().now() + 30 * SECOND
     key, curve = identity.key.public.raw, identity.curve.public
     nonce = hashlib.sha256(door.public).digest()

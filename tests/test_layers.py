@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("delegation",),
     ("protocol",),
     ("log",),
+    ("keyfile",),
     ("identity", "directory", "holdings", "logstore", "transport"),
     ("authn",),
     ("runtime",),

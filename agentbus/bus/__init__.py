@@ -2,6 +2,6 @@
 
 from agentbus.bus.base import Bus, Opening
 from agentbus.bus.local import LocalBus
-from agentbus.bus.opening import connect_bus, enrol_identity, run_agent
+from agentbus.bus.opening import connect_bus, enrol_identity, rotate_identity, run_agent
 
-__all__ = ["Bus", "LocalBus", "Opening", "connect_bus", "enrol_identity", "run_agent"]
+__all__ = ["Bus", "LocalBus", "Opening", "connect_bus", "enrol_identity", "rotate_identity", "run_agent"]

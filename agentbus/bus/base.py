@@ -25,6 +25,7 @@ from agentbus.runtime.discovery import describe
 from agentbus.runtime.grants import Explanation, GrantState, explain_request, state_of
 from agentbus.runtime.links import conversation_id, grant_to, lifetime, user_root
 from agentbus.runtime.node import Node
+from agentbus.runtime.renewal import rotate
 from agentbus.runtime.serving import Service, policy_of
 from agentbus.runtime.voices import Voice
 from agentbus.wire.ids import PrincipalId
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 CODES: Final = {
     "denied.not_holder": "An authority is bound to its holder; this bus speaks for somebody else.",
+    "usage.not_served": "Only who speaks over this bus can be rotated over it.",
     "usage.served_twice": "An agent of this name is being served on this bus.",
 }
 
@@ -312,6 +314,28 @@ class Bus(Caller):
             DirectoryRefused: ``directory.unknown``.
         """
         return await explain_request(self, authority or self.authority, to, action, facts=facts or {})
+
+    async def rotate(self, name: str | None = None, *, overlap: float = 3600.0) -> None:
+        """Let a new identity key follow the one that speaks here; nothing that is under way notices.
+
+        The old key goes on to verify for ``overlap`` seconds. Other processes that run from the same key file take the
+        new key by themselves.
+
+        Args:
+            name: An agent that is served here; this bus's own identity by default.
+            overlap: Seconds, at most seven days.
+
+        Raises:
+            ProgrammingError: ``usage.not_served``, ``usage.overlap``.
+            DirectoryRefused: ``directory.rotation``. KeyFileError: the new key cannot be written.
+        """
+        who, node = self._node.name_id(name) if name else self.id, self._node
+        voice = next((v for v in node.voices if v.identity.id == who), None)
+        if voice is None:
+            raise ProgrammingError("usage.not_served", f"{who.short} does not speak over this bus")
+        seed = node._entropy(32)
+        voice.identity = await rotate(voice.identity, node.source, overlap=overlap, now=node.clock.now(), seed=seed)
+        await node.voices.renew(voice)
 
     async def aclose(self) -> None:
         """Stop serving, close the connection, leave nothing behind. Twice is harmless."""

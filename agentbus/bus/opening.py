@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -13,21 +14,24 @@ from typing import Any, Final
 from agentbus.bus.base import Bus
 from agentbus.connect import BusUrl, find_url, log_folder, zmq_transport
 from agentbus.crypto.keys import SigningKey
-from agentbus.enrolment import enrol
+from agentbus.enrolment import enrol, hearing, new_identity
 from agentbus.errors import (
     AgentBusError,
     ConfigError,
     DirectoryRefused,
     KeyFileError,
+    Unavailable,
 )
 from agentbus.holdings import Holdings
 from agentbus.home import home, key_path
 from agentbus.host import open_log
 from agentbus.identity import Identity
+from agentbus.keyfile import SALT, KeyFile, Keys, Lock, passphrase_from_environment
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.clock import Clock, SystemClock
 from agentbus.runtime.loop import run
 from agentbus.runtime.node import Node
+from agentbus.runtime.renewal import rotate
 from agentbus.runtime.trust_cache import TrustCache
 from agentbus.transport.base import Transport
 
@@ -104,6 +108,7 @@ async def connect_bus(
             )
             undo.push_async_callback(node.aclose)
             await node.open()
+            identity = await asyncio.to_thread(identity.current, node.source.trust)
             try:
                 bus = Bus(node, await node.enter(identity), Holdings(home() / "grants"))
             except DirectoryRefused as error:
@@ -134,11 +139,65 @@ def run_agent(agent: Agent[Any], name: str | None = None, ready: Callable[[Bus],
     run(main())
 
 
-async def enrol_identity(name: str, token: str, url: str | None = None) -> Identity:
-    """``Identity.enrol``: keys made here, registered, and kept in a key file."""
-    path = key_path(name)
-    if path.exists():
+async def enrol_identity(
+    name: str, token: str, url: str | None = None, *, passphrase: str | None = None, replace: bool = False
+) -> Identity:
+    """``Identity.enrol``: keys made here, kept in a file, and registered.
+
+    The keys are on disk before the directory hears of them. Whoever is killed before the answer came finds them there,
+    and so does another try.
+    """
+    where, path = find_url(url), key_path(name)
+    fresh, file = new_identity(name, token), KeyFile(path)
+    if path.exists() and not replace:
         raise KeyFileError("key.exists", f"{path} exists: {name} is enrolled on this machine already")
-    identity = await enrol(find_url(url), name, token)
-    identity.save(path)
-    return identity
+    passphrase = passphrase or passphrase_from_environment()
+    if passphrase is not None:
+        file = KeyFile(path, Lock.of(passphrase, os.urandom(SALT)))
+    earlier = _earlier_try(file, replacing=path.exists())
+    if earlier is not None and await _was_taken(where, earlier):
+        return earlier
+    if earlier is None:
+        file.proposal.create(Keys(fresh.id, fresh.key, fresh.curve))
+    identity = earlier or fresh
+    try:
+        await enrol(where, name, token, identity)
+    except DirectoryRefused:
+        if earlier is None:
+            file.proposal.path.unlink(missing_ok=True)  # a refusal is an answer: nobody took these keys
+        raise
+    file.keep_old()
+    file.accept()
+    return Identity(identity.id, identity.key, identity.curve, file)
+
+
+async def _was_taken(where: BusUrl, earlier: Identity) -> bool:
+    """Whether the directory took the keys of an earlier try whose answer was lost; then they are in the key file."""
+    try:
+        async with hearing(where, earlier) as source:
+            active = source.trust.active_key(earlier.id)
+            taken = active is not None and active.key.id == earlier.key.id
+            if taken:
+                earlier.current(source.trust)
+            return taken
+    except Unavailable:
+        return False  # their CURVE key is not admitted
+
+
+def _earlier_try(file: KeyFile, *, replacing: bool) -> Identity | None:
+    """Keys that an earlier enrolment left, to be offered again; those of a rotation that led nowhere are set aside."""
+    proposal = file.proposal
+    if not proposal.path.exists():
+        return None
+    keys, _ = proposal.read()
+    if replacing and keys.curve.public == file.read()[0].curve.public:
+        proposal.keep_old()
+        proposal.path.unlink()
+        return None
+    return Identity(*keys, file)
+
+
+async def rotate_identity(identity: Identity, url: str | None, overlap: float) -> Identity:
+    """``Identity.rotate``: without an instance, so that a tainted key can be followed, too."""
+    async with hearing(find_url(url), identity) as source:
+        return await rotate(identity, source, overlap=overlap, now=SystemClock().now(), seed=os.urandom(32))

@@ -31,7 +31,15 @@ def open_bus(name: str | None, *, listen: str | None = None) -> Any:
     """The bus of a command: as NAME, else AGENTBUS_IDENTITY, else user/operator."""
     from agentbus.bus import Bus
 
-    return Bus.connect(identity=speaker(name), listen=listen)
+    return Bus.connect(identity=_unlocked(speaker(name)), listen=listen)
+
+
+def _unlocked(name: str) -> Any:
+    """NAME, or its identity where a person had to be asked for the passphrase of its key file."""
+    from agentbus.cli.unlock import load
+    from agentbus.home import key_path
+
+    return load(name) if key_path(name).exists() else name
 
 
 def speaker(name: str | None) -> str:

@@ -454,6 +454,7 @@ class Node:
     def _trust_changed(self) -> None:
         """Who counts no more is waited for no more, and a handler whose chain broke is stopped."""
         trust = self.source.trust
+        self.voices.trust_changed()
         for exchange in self._engine.asked():
             party = exchange.party
             record = trust.principal(party.principal)

@@ -17,6 +17,7 @@ from agentbus.delegation.trust import Trust
 from agentbus.errors import AgentBusError, Malformed, Rejected, Unavailable, from_code
 from agentbus.runtime.clock import Clock
 from agentbus.transport.base import Connection, Transport
+from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
 
@@ -43,6 +44,7 @@ class TrustSource(Protocol):
     def hint(self) -> None: ...
     async def refresh(self) -> None: ...
     async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None: ...
+    async def rotate(self, who: PrincipalId, body: bytes, by_old: bytes, by_new: bytes) -> None: ...
     async def publish(self, statement: bytes) -> bytes: ...
     def leave(self, instance_ids: list[bytes]) -> None: ...
     def owns(self, connection: Connection) -> bool: ...
@@ -142,6 +144,7 @@ class TrustCache:
                 await self.refresh()
             except AgentBusError as error:
                 self.problem = error
+            self.trust = self.trust.forget(self._clock.now())
 
     def hint(self) -> None:
         """A peer says it has seen more of the directory's log than this node: poll soon, once a second at most."""
@@ -163,11 +166,22 @@ class TrustCache:
         if not wanted_keys and not wanted:
             return
         (statements,) = await self._call("find", wanted_keys, wanted, expect="found")
-        self._advance_each(statements)
+        if self._advance_each(statements):
+            await self.refresh()  # under an identity key that is not known here: a push was lost
+            self._advance_each(statements)
         now = self._clock.mono()
         for key in wanted_keys:
             if key not in self.trust.instances:
                 self._nobody[key] = now + NEGATIVE
+
+    async def rotate(self, who: PrincipalId, body: bytes, by_old: bytes, by_new: bytes) -> None:
+        """Ask for a rotation that both keys signed; when this returns, it is folded here.
+
+        Raises:
+            DirectoryRefused: ``directory.rotation`` and its kin. Unavailable: ``unavailable.directory``.
+        """
+        await self._call("rotate", who, body, by_old, by_new, expect="rotated")
+        await self.refresh()
 
     async def publish(self, statement: bytes) -> bytes:
         """Publish an instance statement.
@@ -261,18 +275,27 @@ class TrustCache:
     def _advance(self, statements: list[bytes]) -> None:
         self._set(self.trust.advance(statements, now=self._clock.now()))
 
-    def _advance_each(self, statements: list[bytes]) -> None:
-        """Instance statements stand alone: a bad one is left out, the others count."""
+    def _advance_each(self, statements: list[bytes]) -> bool:
+        """Instance statements stand alone: a bad one is left out, the others count.
+
+        Returns:
+            Whether one is signed by an identity key that is not known here.
+        """
+        unknown = False
         for statement in statements:
             try:
                 signed = decode_signed(statement)
                 if signed.tag == INSTANCE:
                     instance = Instance.decode(signed.body)
+                    if instance.identity_key not in self.trust.keys:
+                        unknown = True
+                        continue
                     self._advance([statement])
                     self._nobody.pop(instance.principal, None)
                     self.departed.discard(thumbprint(instance.key))
             except AgentBusError as error:
                 self.problem = self.problem or error
+        return unknown
 
     def _set(self, trust: Trust) -> None:
         before, self.trust = self.trust, trust

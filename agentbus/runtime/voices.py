@@ -20,6 +20,7 @@ from agentbus.protocol.engine import Engine, Local
 from agentbus.protocol.events import Asked, Ended, Steered
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.record import Recorder
+from agentbus.runtime.renewal import is_followed
 from agentbus.runtime.trust_cache import TrustSource
 from agentbus.wire.limits import SECOND
 
@@ -47,6 +48,7 @@ class Voice:
     statement: bytes  # the same, as it was signed
     handlers: Handlers | None = None
     renewal: asyncio.TimerHandle | None = None
+    renewing: bool = False
 
     @property
     def standing(self) -> Authority:
@@ -155,13 +157,18 @@ class Voices:
         """Take a new key and a new standing grant now."""
         if voice.renewal is not None:
             voice.renewal.cancel()
-        key, instance, statement = self.introduce(voice.identity, voice.local.instance_id)
+        voice.renewing = True
         try:
+            if is_followed(voice.identity, self._source.trust):
+                voice.identity = await asyncio.to_thread(voice.identity.current, self._source.trust)
+            key, instance, statement = self.introduce(voice.identity, voice.local.instance_id)
             chain = await self._source.publish(statement)
         except AgentBusError:
             if self._lives(voice):
                 voice.renewal = asyncio.get_running_loop().call_later(AGAIN, self.renew_soon, voice)
             return
+        finally:
+            voice.renewing = False
         if not self._lives(voice):  # it left meanwhile, and the directory has just heard the opposite
             self._source.leave([voice.local.instance_id])
             return
@@ -169,6 +176,13 @@ class Voices:
         voice.key, voice.instance, voice.statement = key, instance, statement
         voice.local.key_id, voice.local.standing = key.id, Authority.from_bytes(chain)
         self._schedule(voice)
+
+    def trust_changed(self) -> None:
+        """Who speaks here under an identity key that was followed by another takes a new instance key under that."""
+        for voice in self:
+            if not voice.renewing and is_followed(voice.identity, self._source.trust):
+                voice.renewing = True
+                self.renew_soon(voice)
 
     def renew_soon(self, voice: Voice) -> None:
         """The same, in a task of its own."""

@@ -21,6 +21,7 @@ from agentbus.errors import AgentBusError, DirectoryRefused, Malformed
 from agentbus.runtime.clock import Clock
 from agentbus.transport.base import Connection
 from agentbus.wire.frame import ENROLMENT
+from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
 
@@ -84,7 +85,7 @@ class DirectoryServer:
     async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
         return None
 
-    async def rotate(self, who: str, body: bytes, by_old: bytes, by_new: bytes) -> None:
+    async def rotate(self, who: PrincipalId, body: bytes, by_old: bytes, by_new: bytes) -> None:
         life.rotate(self.core, [body, by_old, by_new], now=self.clock.now())
 
     async def publish(self, statement: bytes) -> bytes:

@@ -254,6 +254,10 @@ class _Source:
     async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
         await self.refresh()
 
+    async def rotate(self, who: PrincipalId, body: bytes, by_old: bytes, by_new: bytes) -> None:
+        await self.refresh()
+        await self._server.rotate(who, body, by_old, by_new)
+
     async def publish(self, statement: bytes) -> bytes:
         await self.refresh()
         return await self._server.publish(statement)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentbus.crypto.cache import SignatureCache
+from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation import chain, grant
 from agentbus.delegation.chain import Authority, verify_chain, verify_handover
@@ -20,8 +21,9 @@ from agentbus.delegation.grant import (
     target_within,
     targets_within,
 )
+from agentbus.delegation.memory import Memory
 from agentbus.delegation.scope import Scope, scopes
-from agentbus.delegation.statements import directory_id
+from agentbus.delegation.statements import Rotation, directory_id
 from agentbus.delegation.trust import NeedsTrust, Trust
 from agentbus.errors import AgentBusError, Malformed, Rejected
 from agentbus.testing.draw import (
@@ -35,6 +37,7 @@ from agentbus.testing.draw import (
     extend,
     reorder,
     resign,
+    seed,
     sign_link,
     splice,
     standing,
@@ -722,3 +725,77 @@ def test_a_second_spelling_of_a_chain_is_refused(world: World) -> None:
     data = chain_bytes(draw_chain("alice -[a]-> carol", world=world))
     refuse(b"\xdc\x00\x01" + data[1:], world, "malformed.not_canonical")
     refuse(data + b"\xc0", world, "malformed.codec")
+
+
+# ── keys whose time to issue is over ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _rotated(world: World, name: str, overlap: int) -> SigningKey:
+    """Another key follows; the old one verifies for ``overlap``."""
+    actor, new = world[name], SigningKey(seed(name, "second"))
+    body = Rotation(
+        world.domain, actor.id, 1, actor.identity.id, new.public.raw, "activate", overlap, world.now + 30 * SECOND
+    )
+    world.event("rotate", actor.id, list(body.proven_by(actor.identity, new)))
+    return new
+
+
+def test_what_a_key_signed_before_it_was_followed_counts_until_the_overlap_ends() -> None:
+    world = draw_world("carol", "dave")
+    links = draw_chain("alice -[pay]-> carol -[pay]-> dave", world=world)
+    world.now += SECOND
+    _rotated(world, "user/alice", 60 * SECOND)
+    _rotated(world, "carol", 60 * SECOND)
+    verify_chain(chain_bytes(links), trust=world.trust, now=world.now)
+    with pytest.raises(Rejected) as caught:
+        verify_chain(chain_bytes(links), trust=world.trust, now=world.now + 60 * SECOND)
+    assert caught.value.code == "reject.key_expired"
+
+
+def test_a_key_that_was_followed_grants_nothing_new() -> None:
+    world = draw_world("carol")
+    _rotated(world, "user/alice", HOUR)
+    world.now += 31 * SECOND
+    links = draw_chain("alice -[pay]-> carol", world=world)
+    with pytest.raises(Rejected) as caught:
+        verify_chain(chain_bytes(links), trust=world.trust, now=world.now)
+    assert caught.value.code == "reject.key_closed"
+
+
+@pytest.mark.parametrize("name", ["user/alice", "carol"])
+def test_a_tainted_key_grants_nothing_new_and_what_it_granted_before_counts(name: str) -> None:
+    world = draw_world("carol", "dave")
+    before = draw_chain("alice -[pay]-> carol -[pay]-> dave", world=world)
+    world.now += SECOND
+    world.event("key-state", world.id(name), [world[name].identity.id, "tainted", world.now])
+    verify_chain(chain_bytes(before), trust=world.trust, now=world.now)
+    world.now += SECOND
+    after = draw_chain("alice -[pay]-> carol -[pay]-> dave", world=world)
+    with pytest.raises(Rejected) as caught:
+        verify_chain(chain_bytes(after), trust=world.trust, now=world.now)
+    assert caught.value.code == "reject.key_closed"
+
+
+def test_a_remembered_verdict_ends_with_the_overlap() -> None:
+    """The memory of verdicts knows every window that was looked at, the overlap's too."""
+    world = draw_world("carol", "dave")
+    links = draw_chain("alice -[pay]-> carol -[pay]-> dave", world=world)
+    _rotated(world, "carol", 60 * SECOND)
+    memory = Memory()
+    verify_chain(chain_bytes(links), trust=world.trust, now=world.now, cache=memory)
+    verify_chain(chain_bytes(links), trust=world.trust, now=world.now + 59 * SECOND, cache=memory)
+    with pytest.raises(Rejected):
+        verify_chain(chain_bytes(links), trust=world.trust, now=world.now + 60 * SECOND, cache=memory)
+    assert memory.refuses(world["carol"].running, world.trust, world.now) is None
+    assert memory.refuses(world["carol"].running, world.trust, world.now + 60 * SECOND) == "reject.key_expired"
+
+
+def test_a_consent_key_that_ends_later_counts_until_then() -> None:
+    world = draw_world("carol")
+    data = chain_bytes(standing(world, "carol"))
+    ends = world.now + 60 * SECOND
+    world.event("online-retired", "consent", [world.online["consent"].id, ends], key=world.root)
+    verify_chain(data, trust=world.trust, now=ends - 1)
+    with pytest.raises(Rejected) as caught:
+        verify_chain(data, trust=world.trust, now=ends)
+    assert caught.value.code == "reject.grant_key"
