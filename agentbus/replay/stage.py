@@ -18,6 +18,7 @@ from agentbus.delegation.grant import Grant, Link, decode_link, encode_chain, en
 from agentbus.delegation.records import Principal
 from agentbus.delegation.statements import Instance, decode_signed, directory_id
 from agentbus.delegation.trust import Trust
+from agentbus.directory import life
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.store import SqliteStore
 from agentbus.errors import ProgrammingError
@@ -64,6 +65,9 @@ class StageTrust:
 
     async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
         return None
+
+    async def rotate(self, who: PrincipalId, body: bytes, by_old: bytes, by_new: bytes) -> None:
+        life.rotate(self.core, [body, by_old, by_new], now=self._clock.now())
 
     async def publish(self, statement: bytes) -> bytes:
         chain = self.core.publish(statement, now=self._clock.now(), link_id=os.urandom(16))

@@ -102,7 +102,12 @@ def _junk(data: Json) -> Json:
 def test_a_receipt_with_parts_left_out_or_swapped_is_refused(
     registry: Registry, change: Callable[[Json], Json]
 ) -> None:
-    assert verdict(registry, change(receipt(registry))) in ("reject.evidence", "malformed.evidence", "malformed.note", "malformed.path")
+    assert verdict(registry, change(receipt(registry))) in (
+        "reject.evidence",
+        "malformed.evidence",
+        "malformed.note",
+        "malformed.path",
+    )
 
 
 # ── forks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
