@@ -31,7 +31,7 @@ class Reader:
         self._drain = drain
         self._scheduled = False
         self._closed = False
-        loop.add_reader(self._fd, self.wake)
+        loop.add_reader(self._fd, self._run)  # at once: nothing of ours is on the stack
         self.wake()  # an edge from before we listened will not come again
 
     def wake(self) -> None:
