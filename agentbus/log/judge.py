@@ -6,6 +6,7 @@ no key to ask about: it is not AUTHENTIC, and the other two are not asked.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from agentbus.crypto.cache import SignatureCache
@@ -42,34 +43,32 @@ class Judge:
         self._history = history
         self._statements = statements
         self._cache = SignatureCache()
-        self._authentic, self._key_valid, self._authorised = Tally(), Tally(), Tally()
-        if history.problem:
-            self._key_valid.problem(history.problem)
+        self.begin()
 
-    def verdicts(self) -> dict[str, Verdict]:
-        """What was found."""
-        return {
-            "AUTHENTIC": self._authentic.verdict(nothing="no messages"),
-            "KEY-VALID": self._key_valid.verdict(nothing="no accepted messages"),
-            "AUTHORISED": self._authorised.verdict(nothing="no accepted messages"),
-        }
+    def begin(self) -> None:
+        """Count from nothing again."""
+        self._authentic, self._key_valid, self._authorised = Tally(), Tally(), Tally()
+
+    def take(self) -> dict[str, Tally]:
+        """What was found since :meth:`begin`."""
+        return {"AUTHENTIC": self._authentic, "KEY-VALID": self._key_valid, "AUTHORISED": self._authorised}
 
     def message(self, entry: Message, header: Header) -> None:
         """Judge one message."""
         self._authentic.checked += 1
         sender = self._statements.get(entry.statement)
-        where = f"entry {entry.position}"
+        place = where(entry, header)
         if sender is None:
-            self._authentic.problem(f"{where}: no instance statement beside the log that {header.sender} signed")
+            self._authentic.problem(f"{place}: no instance statement beside the log that {header.sender} signed")
             return
         named = (sender.principal, sender.instance_id, thumbprint(sender.key))
         if named != (header.sender, header.sender_instance, header.sender_key):
-            self._authentic.problem(f"{where}: the instance statement is not about the key that the header names")
+            self._authentic.problem(f"{place}: the instance statement is not about the key that the header names")
             return
         try:
             self._check_signature(entry, header, sender)
         except AgentBusError as error:
-            self._authentic.problem(f"{where}: {error}")
+            self._authentic.problem(f"{place}: {error}")
         if isinstance(entry, Received) and entry.code != ACCEPTED:
             return  # it was refused: authentic and no more is what the log says of it
         size, revocations = _judged_under(entry, header)
@@ -77,16 +76,16 @@ class Judge:
         try:
             trust = self._statements.trust_at(size, [entry.statement], entry.instant)
             if trust is None:
-                self._key_valid.problem(f"{where}: judged under {size} entries of the directory, whose log ends before")
+                self._key_valid.problem(f"{place}: judged under {size} entries of the directory, whose log ends before")
                 return
             self._check_key(entry, sender, trust, revocations)
         except AgentBusError as error:
-            self._key_valid.problem(f"{where}: {error}")
+            self._key_valid.problem(f"{place}: {error}")
         self._authorised.checked += 1
         try:
             self._check_chain(entry, header, size)
         except AgentBusError as error:
-            self._authorised.problem(f"{where}: {error}")
+            self._authorised.problem(f"{place}: {error}")
 
     def _check_signature(self, entry: Message, header: Header, sender: Instance) -> None:
         """Steps 9 (whose key) and 10 of opening."""
@@ -140,6 +139,25 @@ class Judge:
             for link in authority.links:
                 if not target_within(link.grant.targets, header.recipient, trust.domain):
                     raise Rejected("denied.target", f"link {link.grant.n} does not name {header.recipient} as a target")
+
+
+def verdicts_of(found: Mapping[str, Tally], history: History) -> dict[str, Verdict]:
+    """The three verdicts; where the directory's own log is bad, nothing rests on it."""
+    key_valid = Tally()
+    if history.problem:
+        key_valid.problem(history.problem)
+    key_valid.add(found.get("KEY-VALID", Tally()))
+    return {
+        "AUTHENTIC": found.get("AUTHENTIC", Tally()).verdict(nothing="no messages"),
+        "KEY-VALID": key_valid.verdict(nothing="no accepted messages"),
+        "AUTHORISED": found.get("AUTHORISED", Tally()).verdict(nothing="no accepted messages"),
+    }
+
+
+def where(entry: Message, header: Header) -> str:
+    """An entry, and the message and parties it is about."""
+    sender, recipient = header.sender.rpartition("/")[2], header.recipient.rpartition("/")[2]
+    return f"entry {entry.position} ({sender} → {recipient}, message {header.message_id.hex()[:12]})"
 
 
 def _judged_under(entry: Message, header: Header) -> tuple[int, int]:

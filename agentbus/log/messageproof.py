@@ -22,7 +22,7 @@ from agentbus.errors import AgentBusError, LogError, Malformed
 from agentbus.log.checkpoint import parse_origin, read_checkpoint
 from agentbus.log.entry import ACCEPTED, Message, Received, Sent, decode_entry
 from agentbus.log.history import History, Statements
-from agentbus.log.judge import Judge
+from agentbus.log.judge import Judge, verdicts_of
 from agentbus.log.read import LogFolder, Numbered
 from agentbus.log.report import Report, Tally, Verdict
 from agentbus.log.tiles import TileReader
@@ -238,7 +238,7 @@ def check_message_proof(data: bytes, *, root: bytes) -> tuple[Report, Shown]:
     judge.message(entry, header)
     said = read_checkpoint(proof.log_proof.checkpoint)
     verdicts = {
-        **judge.verdicts(),
+        **verdicts_of(judge.take(), history),
         "INTACT": _included(proof, entry, header, statements, history),
         "MISSING": _body(proof, header),
     }

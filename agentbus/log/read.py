@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -19,6 +20,7 @@ from agentbus.crypto.box import ERASED, KEY, box_name, open_box
 from agentbus.crypto.note import Checkpoint
 from agentbus.errors import LogError, Malformed
 from agentbus.log.checkpoint import read_checkpoint
+from agentbus.log.entry import EntryKind, PeerCheckpoint, decode_entry, kind_of
 from agentbus.log.index import Index, Place
 from agentbus.log.records import (
     BOX_HEAD,
@@ -145,6 +147,22 @@ class LogFolder:
                         start = Place(number, offset)
                     position += 1
         return [*units, Unit(start, first, position - first)] if position > first else units
+
+    def notes(self) -> Iterator[tuple[int, bytes]]:
+        """The checkpoints of other logs that entries keep, with their positions; whatever else is there is hopped over.
+
+        An entry is read as far as it has to be, and whether it is covered by this log's checkpoint is not said here.
+        """
+        position = 0
+        for number, extent in enumerate(self._extents):
+            with (self.folder / entry_segment(number)).open("rb") as file:
+                for data in hop_kind(file, extent, EntryKind.PEER_CHECKPOINT):
+                    if data is not None:
+                        with suppress(Malformed):
+                            entry = decode_entry(data)
+                            if isinstance(entry, PeerCheckpoint):
+                                yield position, entry.note
+                    position += 1
 
     def entry_at(self, position: int) -> bytes | None:
         """One entry, or None where it is not there or damaged."""
@@ -330,6 +348,27 @@ def hop(file: BinaryIO, end: int) -> Iterator[int]:
         at += HEAD.size + length
         if not 0 < length <= MAX_RECORD:
             return
+
+
+def hop_kind(file: BinaryIO, end: int, kind: int) -> Iterator[bytes | None]:
+    """For each record that :func:`hop` finds, its bytes where it claims to be an entry of this kind, else None."""
+    at, base, data = 0, 0, b""
+    while at < end:
+        if at + HEAD.size + 4 > base + len(data):
+            file.seek(at)
+            base, data = at, file.read(min(WINDOW, end - at))
+        if len(data) - (at - base) < HEAD.size:
+            yield None
+            return
+        (length, _) = HEAD.unpack_from(data, at - base)
+        start, found = at + HEAD.size, None
+        if kind_of(data[start - base : start - base + 4]) == kind and length <= MAX_RECORD:
+            file.seek(start)
+            found = file.read(length)
+        yield found
+        if not 0 < length <= MAX_RECORD:
+            return
+        at = start + length
 
 
 def _whole(data: bytes, at: int) -> bool:

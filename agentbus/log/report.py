@@ -79,6 +79,13 @@ class Tally:
         else:
             self._more += 1
 
+    def add(self, other: Tally) -> None:
+        """Take what another one collected."""
+        self.checked += other.checked
+        self._more += other._more
+        for text in other._problems:
+            self.problem(text)
+
     def verdict(self, *, nothing: str = "nothing to check", reason: str = "") -> Verdict:
         """Negative with a problem; not judged where nothing was checked; else positive."""
         if self._problems:

@@ -1,36 +1,37 @@
-"""Verifying a log offline: from a folder, the directory's log and a pinned root key to separate verdicts.
+"""Verifying a log offline: from what was found in its parts to separate verdicts.
 
-Rule 1: what judged a message live judges it here again: the same functions, the instant and the directory of then.
-Rule 2: nothing is believed because the log says so: keys come from the directory's log, and that from the pinned root.
-Rule 3: a negative verdict names every place; nothing stops at the first. What cannot be judged is None, with a reason,
+Rule 1: nothing is believed because the log says so: keys come from the directory's log, and that from the pinned root.
+Rule 2: a negative verdict names every place; nothing stops at the first. What cannot be judged is None, with a reason,
 and never counts as good.
-Rule 4: one pass, and memory for the blobs' index, the statements and the problems only.
+Rule 3: one pass, and memory for the blobs' index, the statements, 32 bytes for 256 entries, and the problems.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from agentbus.crypto.keys import VerifyKey
-from agentbus.crypto.merkle import Frontier, leaf_hash
+from agentbus.crypto.merkle import Tree, empty_root, node_hash
 from agentbus.errors import AgentBusError
 from agentbus.log.checkpoint import Origin, parse_origin, verify_checkpoint
-from agentbus.log.entry import ACCEPTED, Message, Received, Redaction, Sent, decode_entry
 from agentbus.log.history import History, Statements
-from agentbus.log.judge import Judge
-from agentbus.log.read import NO_BOX, Damage, LogFolder, Numbered
+from agentbus.log.judge import verdicts_of
+from agentbus.log.part import Part, Run
+from agentbus.log.read import LogFolder, Unit
 from agentbus.log.report import Report, Tally, Verdict
-from agentbus.protocol.sealing import commit_body
-from agentbus.wire.header import Header, decode_header
+from agentbus.log.sweep import UNIT, Sweep, statement_blobs
+from agentbus.log.tiles import WIDTH, TileTree, tile_path
+from agentbus.log.witness import Held, judge_notes
 from agentbus.wire.ids import b64
-from agentbus.wire.limits import LIMITS
 
-_LATER: Final = "needs what peers and witnesses kept; not judged from one log"
+Parts = Callable[[Sequence[Unit], Sequence[int]], Iterable[Part]]
+"""(units, sizes at which roots are wanted) → the parts in order, whoever reads them."""
+_UNSIGNED: Final = "no instance of this node is known, so the checkpoint's signature was not judged"
 
 
 def verify_log(log: LogFolder, *, events: Sequence[bytes], root: bytes) -> Report:
-    """Judge one log. Everything that is wrong with it is a verdict; nothing raises.
+    """Judge one log by itself. Everything that is wrong with it is a verdict; nothing raises.
 
     Args:
         log: What :func:`agentbus.log.read.read_log` gave.
@@ -41,111 +42,91 @@ def verify_log(log: LogFolder, *, events: Sequence[bytes], root: bytes) -> Repor
 
 
 class Verification:
-    """One run over one log."""
+    """One run over one log.
 
-    def __init__(self, log: LogFolder, history: History) -> None:
+    Args:
+        log: The folder.
+        history: The directory, folded from the pinned root.
+        held: Checkpoints of it that others keep.
+        parts: What reads the parts; by default they are read here, one after the other.
+    """
+
+    def __init__(self, log: LogFolder, history: History, held: Sequence[Held] = (), parts: Parts | None = None) -> None:
         self._log = log
         self._history = history
-        self._statements = Statements(_statement_blobs(log), history)
-        self._judge = Judge(log, history, self._statements)
+        self._held = list(held)
+        self._parts = parts or self.read_here
+        self._found = Part()
         self._intact = Tally()
-        self._frontier = Frontier()
-        self._root: bytes | None = None  # over what the checkpoint covers
+        self._groups = Tree()
         self._signed = False  # the checkpoint's signature was found good
-        self._whole = True  # no record was unreadable so far
-        self._log_keys: dict[bytes, int] = {}  # that this node's own messages name, and where first
-        self._absent: list[tuple[int, bytes]] = []  # bodies that are not there: position, commitment
-        self._redacted: set[bytes] = set()
-        self._bodies = 0
-        self._messages = 0
-        self._count = 0
 
     def run(self) -> Report:
         """The verdicts."""
         for damage in self._log.damage:
             self._intact.problem(str(damage))
-        said = self._log.said
-        covered = said.size if said else -1
-        if covered == 0:
-            self._root = self._frontier.root()
-        for item in self._log.entries():
-            self._count += 1
-            if isinstance(item, Damage):
-                self._whole = False
-                self._intact.problem(f"entry {self._count - 1}: {item}")
-                continue
-            self._intact.checked += 1
-            self._frontier.append(leaf_hash(item.data))
-            if self._whole and self._frontier.size == covered:
-                self._root = self._frontier.root()
-            self._entry(item)
+        sizes = [held.said.size for held in self._held]
+        for part in self._parts(self._log.units(UNIT), sizes):
+            self._found.add(part)
+        found = self._found
+        self._intact.add(found.intact)
+        for group in found.groups:
+            self._groups.append(group)
         self._check_checkpoint()
-        mine = {"INTACT": self._intact_verdict(), **self._bodies_verdicts()}
-        return Report({**self._judge.verdicts(), **mine, **_later()})
+        covered = self._log.said.size if self._log.said else 0
+        forked, truncated = judge_notes(self._held, entries=found.entries, covered=covered, root_at=self.root_at)
+        mine = {
+            "INTACT": self._intact_verdict(),
+            "NOT-FORKED": forked,
+            "NOT-TRUNCATED": truncated,
+            "COMPLETE": _complete(found),
+            **_bodies(found),
+        }
+        return Report({**verdicts_of(found.judged, self._history), **mine})
 
-    # ── entries ──────────────────────────────────────────────────────────────────────────────────────────────────
+    @property
+    def found(self) -> Part:
+        """All that was found, once :meth:`run` is over."""
+        return self._found
 
-    def _entry(self, item: Numbered) -> None:
-        try:
-            entry = decode_entry(item.data)
-        except AgentBusError as error:
-            self._intact.problem(f"entry {item.position}: {error}")
-            return
-        if entry.position != item.position:
-            self._intact.problem(f"entry {item.position}: says it is entry {entry.position}")
-        if isinstance(entry, Redaction):
-            self._redacted.add(entry.commitment)
-        elif isinstance(entry, Sent | Received):
-            self._messages += 1
-            try:
-                header = decode_header(entry.header, LIMITS)
-            except AgentBusError as error:
-                self._intact.problem(f"entry {item.position}: {error}")
-                return
-            self._note_log_key(entry, header)
-            if isinstance(entry, Sent) or entry.code == ACCEPTED:
-                self._commitments(entry, header)
-            self._judge.message(entry, header)
+    def root_at(self, size: int) -> bytes | None:
+        """The root over the first ``size`` entries as they are here; None where damage makes it unknowable."""
+        found = self._found
+        if size == 0:
+            return empty_root()
+        if size > found.entries or (found.broken is not None and size > found.broken):
+            return None
+        full, rest = divmod(size, WIDTH)
+        root = found.partial.get(size) if rest else None
+        if rest and root is None:
+            return None
+        for height in range(full.bit_length()):
+            if full >> height & 1:
+                peak = self._groups.node(height, (full >> height) - 1)
+                root = peak if root is None else node_hash(peak, root)
+        return root
 
-    def _commitments(self, entry: Message, header: Header) -> None:
-        """Chain, handover and body are those that the signed header names."""
-        where = f"entry {entry.position}"
-        if entry.chain != header.chain_digest or entry.handover != header.handover_digest:
-            self._intact.problem(f"{where}: chain or handover is not the one of its header")
-        for what, digest in (("chain", header.chain_digest), ("handover", header.handover_digest)):
-            if digest is not None and self._log.blob(digest) is None:
-                self._intact.problem(f"{where}: its {what} {b64(digest)} is not among the blobs")
-        self._bodies += 1
-        box = self._log.box(entry.body) if entry.body is not None else NO_BOX
-        if box.problem:
-            self._intact.problem(f"{where}: {box.problem}")
-        elif box.data is None:
-            self._absent.append((entry.position, header.body_commitment))
-        elif len(box.data) != 32 + header.body_length or not _commits(header, box.data):
-            self._intact.problem(f"{where}: its body is not the one its header commits to")
+    def read_here(self, units: Sequence[Unit], sizes: Sequence[int]) -> Iterable[Part]:
+        """Read the parts in this process, one after the other."""
+        sweep = Sweep(self._log, self._history, sizes)
+        return map(sweep.read, units)
 
-    def _note_log_key(self, entry: Message, header: Header) -> None:
-        """Messages of this node's own instances say which key signs its log."""
-        if isinstance(entry, Sent):
-            mine = self._statements.get(entry.statement)
-        else:
-            mine = self._statements.of_instance(header.recipient, header.recipient_instance)
-        if mine is not None:
-            self._log_keys.setdefault(mine.log_key, entry.position)
-
-    # ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the checkpoint ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _check_checkpoint(self) -> None:
         """The checkpoint is this log's, by the key its node's instance statements name, over the root found here."""
-        note, said = self._log.note, self._log.said
+        note, said, found = self._log.note, self._log.said, self._found
         if note is None or said is None:
-            if self._count or note is not None:
+            if found.entries or note is not None:
                 self._intact.problem("there is no readable checkpoint: nothing vouches for what is here")
             return
-        if said.size > self._count:
-            self._intact.problem(f"{said.size} entries were signed over, {self._count} are here")
-        elif self._root is not None and self._root != said.root:
-            self._intact.problem(f"the root of {said.size} entries is {b64(self._root)}, signed was {b64(said.root)}")
+        if said.size > found.entries:
+            self._intact.problem(f"{said.size} entries were signed over, {found.entries} are here")
+        else:
+            root = self.root_at(said.size)
+            if root is not None and root != said.root:
+                self._intact.problem(f"the root of {said.size} entries is {b64(root)}, signed was {b64(said.root)}")
+            self._check_upper_tiles(said.size)
         try:
             origin = parse_origin(said.origin)
         except AgentBusError as error:
@@ -155,17 +136,34 @@ class Verification:
             self._intact.problem(f"a log of {origin.domain}, the directory is {self._history.full.domain}'s")
         key = self._signer(note, origin)
         if key is None:
-            if self._messages or self._log_keys:
+            if found.messages or found.log_keys:
                 self._intact.problem(f"no log key that an instance statement of node {origin.node} names signed this")
             return
         self._signed = True
-        for other, position in self._log_keys.items():
+        for other, position in found.log_keys.items():
             if other != key:
                 self._intact.problem(f"entry {position}: its instance's log is signed by another key")
 
+    def _check_upper_tiles(self, size: int) -> None:
+        """Tiles above the lowest level; those were compared where their entries were read."""
+        if self._found.broken is not None and self._found.broken < size:
+            return
+        tree = TileTree()
+        tiles = [*tree.extend(self._found.groups[: size // WIDTH]), *tree.partial()]
+        for tile in tiles:
+            path = tile_path(tile.level + 1, tile.number, tile.width)
+            data = self._log.file(path)
+            if data is None and tile.width < WIDTH:
+                full = self._log.file(tile_path(tile.level + 1, tile.number))
+                data = full[: len(tile.data)] if full is not None else None
+            if data != tile.data:
+                what = "is missing" if data is None else "is not what the entries hash to"
+                self._intact.problem(f"{path}: this tile {what}")
+
     def _signer(self, note: bytes, origin: Origin) -> bytes | None:
         """The log key that signed the note, among those that this node's statements name."""
-        for raw in {instance.log_key for instance in self._statements if instance.node == origin.node}:
+        statements = Statements(statement_blobs(self._log), self._history)
+        for raw in {instance.log_key for instance in statements if instance.node == origin.node}:
             try:
                 verify_checkpoint(note, str(origin), VerifyKey(raw))
             except AgentBusError:
@@ -175,38 +173,76 @@ class Verification:
 
     def _intact_verdict(self) -> Verdict:
         said = self._log.said
-        behind = self._count - said.size if said else 0
+        behind = self._found.entries - said.size if said else 0
         reason = f"{behind} entries after the checkpoint are not covered" if behind > 0 else ""
         if said is not None and not self._signed:
             verdict = self._intact.verdict(reason=reason)
-            unsigned = "no instance of this node is known, so the checkpoint's signature was not judged"
-            return verdict if verdict.ok is False else Verdict(None, verdict.checked, [], unsigned)
+            return verdict if verdict.ok is False else Verdict(None, verdict.checked, [], _UNSIGNED)
         return self._intact.verdict(nothing="the log is empty", reason=reason)
 
-    def _bodies_verdicts(self) -> dict[str, Verdict]:
-        missing, redacted = Tally(), 0
-        missing.checked = self._bodies
-        for position, commitment in self._absent:
-            if commitment in self._redacted:
-                redacted += 1
+
+def _bodies(found: Part) -> dict[str, Verdict]:
+    """REDACTED, MISSING and REPLAYABLE: three views of what is not there any more."""
+    erased = {one.digest for one in found.absent if one.commitment in found.redacted}
+    redacted, missing, inputs = 0, found.missing, found.inputs
+    without = 0
+    for one in found.absent:
+        if one.digest in erased:
+            redacted += one.commitment is not None
+            without += 1
+        elif one.commitment is not None:
+            missing.problem(f"entry {one.position}: its body is absent and no redaction says why")
+            inputs.problem(f"entry {one.position}: its body is absent")
+        else:
+            inputs.problem(f"entry {one.position}: the result of this step is absent and no redaction says why")
+    return {
+        "MISSING": missing.verdict(nothing="no message with a body"),
+        "REDACTED": Verdict(True, redacted, [], f"{redacted} bodies were erased on purpose"),
+        "REPLAYABLE": _replayable(inputs, without),
+    }
+
+
+def _replayable(inputs: Tally, without: int) -> Verdict:
+    verdict = inputs.verdict(nothing="nothing was asked of an agent here")
+    if verdict.ok and without:
+        return Verdict(None, verdict.checked, [], f"{without} bodies or results were erased on purpose")
+    return verdict
+
+
+def _complete(found: Part) -> Verdict:
+    """What one log says by itself: what an instance sent is numbered from 1 without a gap.
+
+    What it received is numbered by its senders. A gap there is a message that was lost, refused or not yet sent again,
+    and only the sender's log tells which; so it is named and is no verdict.
+    """
+    tally = Tally()
+    lacking = 0
+    for (instance, to), runs in sorted(found.runs.items()):
+        if to:
+            lacking += _gaps(runs)
+            continue
+        tally.checked += sum(run.last - run.first + 1 for run in runs)
+        name = f"{instance.rpartition('/')[2]}"
+        if runs[0].first != 1:
+            tally.problem(f"entry {runs[0].position}: the first message that {name} sent has number {runs[0].first}")
+        for before, after in zip(runs, runs[1:], strict=False):
+            if after.first <= before.last:
+                tally.problem(f"entry {after.position}: {name} numbers two messages {after.first}")
             else:
-                missing.problem(f"entry {position}: its body is absent and no redaction says why")
-        return {
-            "MISSING": missing.verdict(nothing="no message with a body"),
-            "REDACTED": Verdict(True, redacted, [], f"{redacted} bodies were erased on purpose"),
-        }
+                tally.problem(
+                    f"entry {after.position}: after message {before.last} of {name} comes {after.first};"
+                    f" {after.first - before.last - 1} are missing"
+                )
+    reason = "gaps in what was sent; what was received needs its senders' logs"
+    if lacking:
+        reason += f" ({lacking} of theirs are not here)"
+    return tally.verdict(nothing="nothing was sent", reason=reason)
 
 
-def _commits(header: Header, salted: bytes) -> bool:
-    return commit_body(salted[:32], salted[32:]) == header.body_commitment
-
-
-def _later() -> dict[str, Verdict]:
-    """The verdicts that one log alone cannot give."""
-    names = ("NOT-FORKED", "NOT-TRUNCATED", "COMPLETE", "REPLAYABLE")
-    return {name: Verdict(None, reason=_LATER) for name in names}
-
-
-def _statement_blobs(log: LogFolder) -> list[tuple[bytes, bytes]]:
-    found = ((digest, log.blob(digest)) for digest in log.statements)
-    return [(digest, data) for digest, data in found if data is not None]
+def _gaps(runs: list[Run]) -> int:
+    """How many numbers below the highest are not there; they may come in any order."""
+    top = missing = 0
+    for run in sorted(runs):
+        missing += max(0, run.first - top - 1)
+        top = max(top, run.last)
+    return missing

@@ -36,6 +36,7 @@ class Lab:
             self.restart(name)
         self.key = SigningKey(seed(self.world["carol"].id, "log"))
         self.count = 0
+        self.seqs: dict[str, int] = {}
 
     def restart(self, name: str, **changes: Any) -> None:
         """A new instance of ``name`` whose statement's bytes are known."""
@@ -49,16 +50,29 @@ class Lab:
         """Carol's log."""
         return FileLog.open(folder, key=self.key, origin=ORIGIN, now=NOON, **options)
 
+    def open_peer(self, folder: Path, name: str = "dave") -> FileLog:
+        """The log of another node."""
+        key = SigningKey(seed(self.world[name].id, "log"))
+        log = FileLog.open(folder, key=key, origin=f"agentbus.local.test/{name}/1", now=NOON)
+        log.put_blob(self.statements[name])
+        return log
+
+    def keep(self, log: LogStore, *notes: bytes) -> None:
+        """Let a log keep notes of another one."""
+        rows = (entry.peer_checkpoint(log.size + at, NOON, connection=None, note=n) for at, n in enumerate(notes))
+        log.append(list(rows))
+
     def envelope(self, sender: str, to: str, kind: Kind, chain: bytes, body: bytes, **changes: Any) -> list[bytes]:
         """Two frames of one batch."""
         a, b = self.world[sender], self.world[to]
         drafts = []
         for _ in range(2):
             self.count += 1
+            self.seqs[sender] = seq = self.seqs.get(sender, 0) + 1
             salt = seed("salt", str(self.count))
             header = Header(
                 1, kind, seed("id", str(self.count))[:16], seed("conversation")[:16], a.id, a.running.instance_id,
-                a.instance.id, self.count, b.id, b.running.instance_id, self.count, None, None,
+                a.instance.id, seq, b.id, b.running.instance_id, seq, None, None,
                 None if kind == Kind.REQUEST else bytes(32), None, "Quote", NOON, NOON + 60 * SECOND, "json",
                 len(body), commit_body(salt, body), chain_digest(chain), None, self.world.trust.size,
                 self.world.trust.revocation_seq, None, None, 0, [],
@@ -115,6 +129,12 @@ class Lab:
         if drawing not in self.chains:
             self.chains[drawing] = chain_bytes(draw_chain(drawing, world=self.world))
         return self.envelope("dave", "carol", Kind.REQUEST, self.chains[drawing], body, **changes)
+
+    def answer(self, body: bytes = b"{}") -> list[bytes]:
+        """Two answers of carol's to dave."""
+        if "own" not in self.chains:
+            self.chains["own"] = chain_bytes(standing(self.world, "carol"))
+        return self.envelope("carol", "dave", Kind.REPLY, self.chains["own"], body)
 
     def verify(self, folder: Path) -> Report:
         """An auditor's look at a folder."""

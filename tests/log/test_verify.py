@@ -40,7 +40,8 @@ def test_an_honest_log_is_good_in_every_respect(lab: Lab, folder: Path) -> None:
     report = lab.verify(folder)
     assert {name: report[name].ok for name in POSITIVE} == dict.fromkeys(POSITIVE, True), report.as_dict()
     assert report["AUTHENTIC"].checked == 4 and report["INTACT"].checked == 7
-    assert report["COMPLETE"].ok is None and report["COMPLETE"].reason
+    assert report["COMPLETE"].ok and report["COMPLETE"].checked == 2 and report["REPLAYABLE"].ok
+    assert report["NOT-FORKED"].ok is None and report["NOT-TRUNCATED"].reason
     assert report.ok
 
 

@@ -2,44 +2,99 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from agentbus.cli.log.options import evidence_options, pinned_root
+from agentbus.cli.log.verify import progress_bar
 from agentbus.cli.output import json_option
+from agentbus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agentbus.audit import Message
+
+CODES: Final = {
+    "config.time": "A time is 2026-01-01, 2026-01-01T12:00 (UTC unless it says otherwise), or 90s, 15m, 2h, 3d ago.",
+}
+EVERY: Final = 0.2  # seconds between looks at a log that is followed
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @click.command()
 @evidence_options
-@click.option("--user", default=None)
-@click.option("--agent", default=None)
-@click.option("--action", default=None, metavar="TYPE")
-@click.option("--conversation", default=None)
+@click.option("--user", default=None, help="On behalf of this user.")
+@click.option("--agent", default=None, metavar="NAME", help="Sent by or to NAME.")
+@click.option("--action", default=None, metavar="TYPE", help="The message type.")
+@click.option("--conversation", default=None, metavar="HEX", help="Its id, or the beginning of it.")
+@click.option("--accepted/--refused", default=None, help="Only what was received, and accepted or refused.")
+@click.option("--since", default=None, metavar="TIME", help="2026-01-01T12:00, or 15m for fifteen minutes ago.")
+@click.option("--until", default=None, metavar="TIME")
+@click.option("--last", type=click.IntRange(1), default=None, metavar="N", help="The newest N of them.")
+@click.option("--body", "bodies", is_flag=True, help="Show bodies as well.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is written from now on, until interrupted.")
 @json_option
 def show(
-    paths: tuple[Path, ...], directory: Path, root: str | None, user: str | None, agent: str | None,
-    action: str | None, conversation: str | None, as_json: bool,
+    paths: tuple[Path, ...], directory: Path, root: str | None, since: str | None, until: str | None,
+    last: int | None, bodies: bool, follow: bool, as_json: bool, **filters: Any,
 ) -> None:  # fmt: skip
     """The messages in the logs, one a line, after verifying them; exit 1 if a verdict is negative."""
-    import json
-
     from agentbus.audit import Evidence
 
+    now = time.time_ns() // 1000
+    filters |= {"since": _instant(since, now), "until": _instant(until, now)}
     evidence = Evidence.open(*paths, directory=directory, root=pinned_root(root))
-    report = evidence.verify()
-    for message in evidence.messages(user=user, agent=agent, action=action, conversation=conversation):
-        row = message.as_row()
-        if as_json:
-            click.echo(json.dumps(row, default=str))
-        else:
-            sign = {True: "ok", False: row["code"], None: "sent"}[row["accepted"]]
-            path = f"  [{row['path']}]" if row["path"] else ""
-            names = f"{message.sender.short} → {message.recipient.short}"
-            click.echo(
-                f"{row['time'][11:23]} {row['log']:12} {row['kind']:8} {names:28} {row['action']:14} {sign}{path}"
-            )
+    with progress_bar("verifying") as progress:
+        report = evidence.verify(progress=progress)
+    found = evidence.messages(**filters)
+    if len(paths) > 1 or last is not None:
+        found = iter(sorted(found, key=lambda message: message.instant)[-(last or 0) :])
+    for message in found:
+        click.echo(_line(message, as_json=as_json, bodies=bodies))
     if not report.ok:
         bad = ", ".join(name for name, verdict in report.items() if verdict.ok is False)
         click.echo(f"negative: {bad}; `agentbus log verify` says why", err=True)
+    if follow:
+        for message, problem in evidence.follow(wait=lambda: time.sleep(EVERY), **filters):
+            click.echo(_line(message, as_json=as_json, bodies=bodies))
+            if problem:
+                click.echo(f"negative: {problem}", err=True)
+    if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+def _line(message: Message, *, as_json: bool, bodies: bool) -> str:
+    row = message.as_row()
+    if as_json:
+        return json.dumps(row, default=str)
+    sign = {True: "ok", False: row["code"], None: "sent"}[row["accepted"]]
+    path = f"  [{row['path']}]" if row["path"] else ""
+    names = f"{message.sender.short} → {message.recipient.short}"
+    line = f"{row['time'][11:23]} {row['log']:12} {row['kind']:8} {names:28} {row['action']:14} {sign}{path}"
+    if not bodies:
+        return line
+    shown = row["body"] if message.body is not None else "(erased)" if message.erased else "(absent)"
+    return f"{line}\n    {shown}"
+
+
+def _instant(text: str | None, now: int) -> int | None:
+    """Microseconds of a time on the command line.
+
+    Raises:
+        ConfigError: ``config.time``.
+    """
+    from datetime import UTC, datetime
+
+    if text is None:
+        return None
+    if text[:-1].isdigit() and text[-1:] in _UNITS:
+        return now - int(text[:-1]) * _UNITS[text[-1]] * 1_000_000
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError("config.time", f"{text!r}: {CODES['config.time']}") from error
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return int(found.timestamp() * 1_000_000)

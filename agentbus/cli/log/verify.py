@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,15 +21,34 @@ if TYPE_CHECKING:
 @evidence_options
 @json_option
 def verify(paths: tuple[Path, ...], directory: Path, root: str | None, as_json: bool) -> None:
-    """One line for each verdict; exit 1 if any is negative."""
+    """One line for each verdict; exit 1 if any is negative.
+
+    Logs of several nodes are judged together: what each keeps of the others is evidence about them.
+    """
     from agentbus.audit import Evidence
 
     pinned = pinned_root(root)
-    report = Evidence.open(*paths, directory=directory, root=pinned).verify()
+    evidence = Evidence.open(*paths, directory=directory, root=pinned)
+    with progress_bar("verifying") as progress:
+        report = evidence.verify(progress=progress)
     lines = [f"root key {pinned}", *verdict_lines(report)]
     say({**report.as_dict(), "root": pinned}, "\n".join(lines), as_json=as_json)
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on standard error where that is a terminal; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def verdict_lines(report: Report, *, judged: bool = False) -> list[str]:

@@ -1,0 +1,287 @@
+"""Evidence: logs beside the directory's log and a pinned root key.
+
+Rule 1: nothing is shown before :meth:`Evidence.verify` ran; what is shown then is as good as its report says.
+Rule 2: nothing is written, and no key of anybody is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+from agentbus.audit.files import read_events, read_notes
+from agentbus.audit.message import Message, judged_after, messages_of, refusals_of
+from agentbus.audit.workers import WORTH, Progress, Workers, processors
+from agentbus.connect import find_url
+from agentbus.errors import ConfigError, NotVerified
+from agentbus.log.history import History, Statements
+from agentbus.log.part import Part
+from agentbus.log.read import LogFolder, Unit, read_log
+from agentbus.log.report import Report, Verdict, merge
+from agentbus.log.sweep import statement_blobs
+from agentbus.log.verify import Verification
+from agentbus.log.witness import Notes
+from agentbus.wire.ids import name_id, unb64
+
+CODES: Final = {
+    "evidence.not_verified": "Call verify() before reading messages.",
+    "evidence.no_root": "No root key's thumbprint was given to verify against, and no profile pins one.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which messages are wanted; what is None is not asked about."""
+
+    user: str | None = None
+    agent: str | None = None
+    conversation: str | None = None
+    action: str | None = None
+    accepted: bool | None = None
+    since: int | None = None  # microseconds
+    until: int | None = None
+
+    def wants(self, message: Message) -> bool:
+        """Whether everything that is given holds."""
+        header = message.header
+        return (
+            (self.agent is None or self.agent in (header.sender, header.recipient))
+            and (self.conversation is None or message.conversation.startswith(self.conversation))
+            and (self.action is None or header.action == self.action)
+            and (self.accepted is None or message.accepted is self.accepted)
+            and (self.since is None or message.instant >= self.since)
+            and (self.until is None or message.instant < self.until)
+            and (self.user is None or message.user == self.user)
+        )
+
+
+class Evidence:
+    """Logs beside the directory's log and a pinned root key. Make one with :meth:`open`."""
+
+    def __init__(self, logs: Sequence[Path], events: Sequence[bytes], root: bytes) -> None:
+        self._paths = tuple(logs)
+        self._events, self._root = list(events), root
+        self._history = History(events, root)
+        self._logs: dict[str, LogFolder] | None = None
+
+    @classmethod
+    def open(
+        cls, *logs: str | PathLike[str], directory: str | PathLike[str], root: str | bytes | None = None
+    ) -> Evidence:
+        """Open logs for verifying.
+
+        Args:
+            logs: Folders of nodes' logs.
+            directory: The folder that holds ``directory.sqlite``.
+            root: The thumbprint of the root key, in base64url or raw, or a bus URL's pin; else the profile's.
+
+        Raises:
+            ConfigError: ``evidence.no_root``.
+            LogError: ``evidence.no_directory``, ``log.missing``.
+            Malformed: ``malformed.base64``.
+        """
+        if root is None:
+            root = _pinned()
+        raw = root if isinstance(root, bytes) else unb64(root.partition(".")[0], 32)
+        for log in logs:
+            read_log(Path(log))
+        return cls([Path(log) for log in logs], read_events(Path(directory)), raw)
+
+    # ── judging ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def verify(self, *, processes: int | None = None, progress: Progress | None = None) -> Report:
+        """Judge all logs; the report has every verdict of :data:`VERDICTS`.
+
+        Args:
+            processes: How many may read at once; by default as many as there are cores, and one for a small log.
+            progress: Told how many entries were read, and of how many.
+
+        Raises:
+            LogError: ``log.missing``, ``evidence.worker``.
+        """
+        logs = {self._name(path): read_log(path) for path in self._paths}
+        notes = self._notes(logs)
+        read = 0
+        entries = {name: _entries(log) for name, log in logs.items()}
+        reports = {}
+        for name, log in logs.items():
+            held = [one for one in notes.of(log.origin or "") if one.holder != name]
+
+            def parts(
+                units: Sequence[Unit], sizes: Sequence[int], name: str = name, log: LogFolder = log
+            ) -> Iterator[Part]:
+                nonlocal read
+                for part in self._parts(log, units, sizes, processes):
+                    read += part.entries
+                    if progress is not None:
+                        progress(read, sum(entries.values()))
+                    yield part
+
+            reports[name] = Verification(log, self._history, held, parts).run()
+        self._logs = logs
+        merged = merge(reports) if reports else Report({})
+        return _with_forks(merged, notes.forks(but=[log.origin or "" for log in logs.values()]))
+
+    def _parts(
+        self, log: LogFolder, units: Sequence[Unit], sizes: Sequence[int], processes: int | None
+    ) -> Iterable[Part]:
+        count = min(processes if processes is not None else processors(), len(units))
+        if count < 2 or (processes is None and sum(unit.entries for unit in units) < WORTH):
+            return Verification(log, self._history).read_here(units, sizes)
+        return self._read_apart(log, units, sizes, count)
+
+    def _read_apart(self, log: LogFolder, units: Sequence[Unit], sizes: Sequence[int], count: int) -> Iterator[Part]:
+        with Workers(count, log, self._events, self._root, sizes) as workers:
+            yield from workers.read(units)
+
+    def _notes(self, logs: dict[str, LogFolder]) -> Notes:
+        """The checkpoints of any log that any of the logs keeps."""
+        log_keys: dict[str, list[bytes]] = {}
+        for log in logs.values():
+            for instance in Statements(statement_blobs(log), self._history):
+                log_keys.setdefault(instance.node, []).append(instance.log_key)
+        notes = Notes(log_keys)
+        for name, log in logs.items():
+            for position, note in log.notes():
+                notes.add(name, position, note)
+            for note in read_notes(log.folder):
+                notes.add(name, None, note)
+        return notes
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def messages(
+        self,
+        *,
+        user: str | None = None,
+        agent: str | None = None,
+        conversation: str | None = None,
+        action: str | None = None,
+        accepted: bool | None = None,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> Iterator[Message]:
+        """The messages, log by log in the order they were logged; each filter that is given must hold.
+
+        Args:
+            user: On behalf of this user: ``alice``, ``user/alice`` or a full id.
+            agent: Sent by or to this principal: a short name or a full id.
+            conversation: In hex; its beginning will do.
+            action: The message type.
+            accepted: True or False: received, and accepted or not. None: sent ones too.
+            since: Logged at this instant (microseconds) or later.
+            until: Logged before this instant.
+
+        Raises:
+            NotVerified: :meth:`verify` did not run.
+        """
+        logs = self._verified()
+        wanted = self.filter(
+            user=user, agent=agent, conversation=conversation, action=action, accepted=accepted, since=since,
+            until=until,
+        )  # fmt: skip
+        return (m for name, log in logs.items() for m in messages_of(name, log) if wanted.wants(m))
+
+    def filter(self, *, user: str | None = None, agent: str | None = None, **more: Any) -> Filter:
+        """A filter whose names are completed with this trust domain."""
+        domain = self._history.full.domain
+        who = name_id(agent, domain) if agent is not None else None
+        on_behalf = name_id(user if "/" in user else f"user/{user}", domain) if user is not None else None
+        return Filter(user=on_behalf, agent=who, **more)
+
+    def follow(self, *, wait: Callable[[], None], **filters: Any) -> Iterator[tuple[Message, str]]:
+        """What is logged after :meth:`verify` ran, as it is written, each message judged as it comes. It never ends.
+
+        Args:
+            wait: Called whenever nothing new is there; it sleeps as long as it likes, and may raise to stop.
+            filters: Those of :meth:`messages`.
+
+        Yields:
+            A message, and what is wrong with it; empty where nothing is.
+
+        Raises:
+            NotVerified: :meth:`verify` did not run.
+        """
+        wanted = self.filter(**filters)
+        seen = {name: _entries(log) for name, log in self._verified().items()}
+        while True:
+            grown = False
+            for path in self._paths:
+                name, log = self._name(path), read_log(path)
+                for unit in log.units(1 << 30):
+                    if unit.entries <= seen[name]:
+                        continue
+                    grown = True
+                    for message, problem in judged_after(name, log, self._history, seen[name]):
+                        if wanted.wants(message):
+                            yield message, problem
+                    seen[name] = unit.entries
+            if not grown:
+                wait()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All messages, flat, for pandas and friends.
+
+        Raises:
+            NotVerified: :meth:`verify` did not run.
+        """
+        return (message.as_row() for message in self.messages())
+
+    def refusals(self) -> Iterator[dict[str, Any]]:
+        """What was refused before anybody's signature had verified: nobody is named, for nobody is known.
+
+        Returns:
+            Rows of log, position, time, connection, code and frame (SHA-256 of the frame, in hex).
+
+        Raises:
+            NotVerified: :meth:`verify` did not run.
+        """
+        return (row for name, log in self._verified().items() for row in refusals_of(name, log))
+
+    @property
+    def logs(self) -> dict[str, LogFolder]:
+        """The logs by name.
+
+        Raises:
+            NotVerified: :meth:`verify` did not run.
+        """
+        return dict(self._verified())
+
+    @property
+    def events(self) -> list[bytes]:
+        """The directory log's encoded statements, in order."""
+        return list(self._events)
+
+    def _verified(self) -> dict[str, LogFolder]:
+        if self._logs is None:
+            raise NotVerified("evidence.not_verified", "call verify() first, and look at its report")
+        return self._logs
+
+    def _name(self, path: Path) -> str:
+        """A log's name in reports: its folder's, or the whole path where two are called alike."""
+        alike = [other for other in self._paths if other.name == path.name]
+        return path.name if len(alike) == 1 else str(path)
+
+
+def _pinned() -> bytes:
+    try:
+        return find_url().root
+    except ConfigError as error:
+        text = "pass root=, the part of the bus URL's pin before the dot, or run `agentbus init URL`"
+        raise ConfigError("evidence.no_root", text) from error
+
+
+def _entries(log: LogFolder) -> int:
+    return sum(unit.entries for unit in log.units(1 << 30))
+
+
+def _with_forks(report: Report, forks: list[str]) -> Report:
+    """A report that also names logs which nobody handed in and of which two histories are kept."""
+    if not forks:
+        return report
+    verdict = report["NOT-FORKED"]
+    found = Verdict(False, verdict.checked + len(forks), [*verdict.problems, *forks], verdict.reason)
+    return Report({**report, "NOT-FORKED": found})

@@ -1,0 +1,90 @@
+"""What reading a part of a log finds: small, so that several processes can read parts and one puts them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from agentbus.log.report import Tally
+
+
+class Absent(NamedTuple):
+    """A body, or the result of a step, that is not there any more."""
+
+    position: int
+    commitment: bytes | None  # of the body; None for a step's result
+    digest: bytes  # of the message it belongs to
+
+
+class Kept(NamedTuple):
+    """A note of another node's log that an entry keeps."""
+
+    position: int
+    note: bytes
+
+
+class Run(NamedTuple):
+    """Numbers that follow each other without a gap."""
+
+    first: int
+    last: int
+    position: int  # of the entry with the first
+
+
+@dataclass
+class Part:
+    """What was found in one part. Tallies of all parts are added up; the rest is put in order of positions."""
+
+    position: int = 0
+    entries: int = 0
+    intact: Tally = field(default_factory=Tally)
+    judged: dict[str, Tally] = field(default_factory=dict)
+    missing: Tally = field(default_factory=Tally)
+    inputs: Tally = field(default_factory=Tally)  # of replay
+    messages: int = 0
+    absent: list[Absent] = field(default_factory=list)
+    redacted: set[bytes] = field(default_factory=set)  # commitments
+    log_keys: dict[bytes, int] = field(default_factory=dict)  # that this node's own messages name, and where first
+    runs: dict[tuple[str, str], list[Run]] = field(default_factory=dict)  # (instance, to whom) → seqs
+    kept: list[Kept] = field(default_factory=list)
+    groups: list[bytes] = field(default_factory=list)  # roots of 256 leaves each, as far as no record was damaged
+    rest: list[bytes] = field(default_factory=list)  # leaves behind the last of them
+    partial: dict[int, bytes] = field(
+        default_factory=dict
+    )  # size → root over the leaves since the last multiple of 256
+    broken: int | None = None  # the position of the first record that could not be read
+
+    def run(self, instance: str, to: str, seq: int, position: int) -> None:
+        """A message with this number."""
+        runs = self.runs.setdefault((instance, to), [])
+        if runs and runs[-1].last + 1 == seq:
+            runs[-1] = runs[-1]._replace(last=seq)
+        else:
+            runs.append(Run(seq, seq, position))
+
+    def add(self, other: Part) -> None:
+        """Take what the next part found."""
+        for mine, theirs in (
+            (self.intact, other.intact), (self.missing, other.missing), (self.inputs, other.inputs),
+        ):  # fmt: skip
+            mine.add(theirs)
+        for name, tally in other.judged.items():
+            self.judged.setdefault(name, Tally()).add(tally)
+        self.entries += other.entries
+        self.messages += other.messages
+        self.absent += other.absent
+        self.redacted |= other.redacted
+        for key, position in other.log_keys.items():
+            self.log_keys.setdefault(key, position)
+        for key_, runs in other.runs.items():
+            mine_ = self.runs.setdefault(key_, [])
+            if mine_ and mine_[-1].last + 1 == runs[0].first:
+                mine_[-1] = mine_[-1]._replace(last=runs[0].last)
+                runs = runs[1:]
+            mine_ += runs
+        self.kept += other.kept
+        if self.broken is None:
+            self.groups += other.groups
+            self.rest = other.rest
+            self.partial |= other.partial
+            self.broken = other.broken

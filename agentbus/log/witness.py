@@ -1,0 +1,118 @@
+"""What others kept of a log: signed notes that it must agree with, and must have reached.
+
+Rule 1: evidence is a note that the log's own key signed. What somebody merely says about a log is none.
+Rule 2: two notes of one origin that cannot both be prefixes of one history are a fork, whoever holds the log.
+Rule 3: notes cover what they are about. What lies behind the largest of them is named, never called good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from agentbus.crypto.keys import checked_key
+from agentbus.crypto.note import Checkpoint
+from agentbus.errors import AgentBusError
+from agentbus.log.checkpoint import parse_origin, read_checkpoint, verify_checkpoint
+from agentbus.log.report import Tally, Verdict
+
+
+class Held(NamedTuple):
+    """A note of somebody's log, and who has it."""
+
+    holder: str  # the log that keeps it
+    position: int | None  # in which entry; None: beside the log
+    note: bytes
+    said: Checkpoint
+
+    @property
+    def where(self) -> str:
+        """For a person to find it."""
+        return f"{self.holder} entry {self.position}" if self.position is not None else f"{self.holder} (kept beside)"
+
+
+class Notes:
+    """Notes of many logs, each under a key that an instance statement names for its node.
+
+    Args:
+        log_keys: From a node's name to the log keys that instance statements name for it.
+    """
+
+    def __init__(self, log_keys: Mapping[str, Iterable[bytes]]) -> None:
+        self._keys = {node: set(keys) for node, keys in log_keys.items()}
+        self._held: dict[str, dict[tuple[int, bytes], Held]] = {}
+
+    def add(self, holder: str, position: int | None, note: bytes) -> None:
+        """A note that ``holder`` keeps; one that no log key signed is no evidence and is left out."""
+        try:
+            said = read_checkpoint(note)
+            mine = self._held.setdefault(said.origin, {})
+            if (said.size, said.root) in mine:
+                return
+            for key in self._keys.get(parse_origin(said.origin).node, ()):
+                try:
+                    verify_checkpoint(note, said.origin, checked_key(key))
+                except AgentBusError:
+                    continue
+                mine[said.size, said.root] = Held(holder, position, note, said)
+                return
+        except AgentBusError:
+            return
+
+    def of(self, origin: str) -> list[Held]:
+        """The notes of a log, shortest first."""
+        return sorted(self._held.get(origin, {}).values(), key=lambda held: (held.said.size, held.said.root))
+
+    def sizes(self, origin: str) -> set[int]:
+        """At which sizes the log's root is needed to compare."""
+        return {held.said.size for held in self._held.get(origin, {}).values()}
+
+    def forks(self, but: Iterable[str] = ()) -> list[str]:
+        """Logs of which two notes about one size differ; those in ``but`` are judged with their entries."""
+        found = []
+        for origin in sorted(set(self._held) - set(but)):
+            held = self.of(origin)
+            for one, two in zip(held, held[1:], strict=False):
+                if one.said.size == two.said.size:
+                    found.append(
+                        f"{origin} signed two histories of {one.said.size} entries: {one.where} and {two.where}"
+                    )
+        return found
+
+
+def judge_notes(
+    held: list[Held], *, entries: int, covered: int, root_at: Callable[[int], bytes | None]
+) -> tuple[Verdict, Verdict]:
+    """NOT-FORKED and NOT-TRUNCATED of one log.
+
+    Args:
+        held: What others keep of it.
+        entries: How many it has here.
+        covered: How many its own checkpoint covers.
+        root_at: The root over so many of its entries as they are here; None where damage makes that unknowable.
+    """
+    nobody = "nobody's log that was given holds a checkpoint of it"
+    if not held:
+        return Verdict(None, reason=nobody), Verdict(None, reason=nobody)
+    forked, cut = Tally(), Tally()
+    unknown = 0
+    for one in held:
+        cut.checked += 1
+        if one.said.size > entries:
+            cut.problem(f"{one.where} has a checkpoint over {one.said.size} entries, {entries} are here")
+            continue
+        root = root_at(one.said.size)
+        if root is None:
+            unknown += 1
+            continue
+        forked.checked += 1
+        if root != one.said.root:
+            forked.problem(f"{one.where} has a checkpoint over {one.said.size} entries with another root")
+    for one, two in zip(held, held[1:], strict=False):
+        if one.said.size == two.said.size:
+            forked.problem(f"two histories of {one.said.size} entries were signed: {one.where} and {two.where}")
+    most = min(held[-1].said.size, entries)
+    reasons = [f"{entries - most} entries behind it are not covered"] if most < max(entries, covered) else []
+    reasons += [f"{unknown} checkpoints not compared, for records under them are damaged"] if unknown else []
+    reason = "; ".join([f"others' newest checkpoint is over {held[-1].said.size} entries", *reasons])
+    return forked.verdict(nothing="no checkpoint could be compared", reason=reason), cut.verdict(reason=reason)

@@ -1,0 +1,129 @@
+"""What logs keep of each other is evidence about them, and what nobody's key signed is none."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from directories import write_directory
+from loglab import ORIGIN, Lab
+
+from agentbus.audit import Evidence
+from agentbus.audit.workers import Workers
+from agentbus.crypto.keys import SigningKey
+from agentbus.errors import LogError
+from agentbus.log import entry
+from agentbus.log.checkpoint import sign_checkpoint
+from agentbus.log.read import read_log
+from agentbus.log.verify import verify_log
+from agentbus.testing.draw import NOON
+
+
+@pytest.fixture
+def lab() -> Lab:
+    return Lab()
+
+
+@pytest.fixture
+def data(lab: Lab, tmp_path: Path) -> Path:
+    """Carol's log in two steps; dave keeps her checkpoint after each."""
+    carol, dave = lab.open(tmp_path / "carol"), lab.open_peer(tmp_path / "dave")
+    for _ in range(2):
+        lab.write(carol)
+        lab.keep(dave, carol.checkpoint())
+        shutil.copytree(tmp_path / "carol", tmp_path / f"carol-{carol.size}")
+    for log in (carol, dave):
+        log.close()
+    write_directory(tmp_path / "directory", lab.world.entries)
+    return tmp_path
+
+
+def judged(lab: Lab, data: Path, *names: str, **options: int) -> dict[str, bool | None]:
+    evidence = Evidence.open(*(data / n for n in names), directory=data / "directory", root=lab.world.root.id)
+    return {name: verdict.ok for name, verdict in evidence.verify(**options).items()}
+
+
+def test_an_honest_log_agrees_with_its_peer(lab: Lab, data: Path) -> None:
+    found = judged(lab, data, "carol", "dave")
+    assert found["NOT-FORKED"] and found["NOT-TRUNCATED"] and False not in found.values()
+    assert judged(lab, data, "carol")["NOT-TRUNCATED"] is None
+
+
+def test_a_log_that_was_set_back_is_shorter_than_its_peer_knows(lab: Lab, data: Path) -> None:
+    found = judged(lab, data, "carol-7", "dave")
+    assert found["INTACT"] and found["NOT-FORKED"] and found["NOT-TRUNCATED"] is False
+
+
+def test_two_histories_that_two_peers_keep_are_found_without_the_log_itself(lab: Lab, data: Path) -> None:
+    """Carol has vanished with her disk; dave and erin compare what she signed."""
+    erin = lab.open_peer(data / "erin", "erin")
+    erin.put_blob(lab.statements["carol"])
+    lab.keep(erin, sign_checkpoint(ORIGIN, 14, b"r" * 32, lab.key))
+    erin.close()
+    evidence = Evidence.open(data / "dave", data / "erin", directory=data / "directory", root=lab.world.root.id)
+    verdict = evidence.verify()["NOT-FORKED"]
+    assert verdict.ok is False and ORIGIN in verdict.problems[0] and "erin entry 0" in verdict.problems[0]
+
+
+def test_a_note_that_the_log_key_did_not_sign_is_no_evidence(lab: Lab, data: Path) -> None:
+    """Mallory writes notes about carol's log into a log of her own."""
+    erin = lab.open_peer(data / "erin", "erin")
+    forged = sign_checkpoint(ORIGIN, 14, b"r" * 32, SigningKey(b"m" * 32))
+    lab.keep(erin, forged, b"junk", sign_checkpoint("agentbus.local.test/carol/2", 99, b"r" * 32, lab.key))
+    erin.close()
+    found = judged(lab, data, "carol", "erin")
+    assert found["NOT-FORKED"] is None and found["NOT-TRUNCATED"] is None
+
+
+def test_several_processes_say_what_one_says(lab: Lab, data: Path, tmp_path: Path) -> None:
+    """A log of more than two parts, with a fault in each of two of them."""
+    log = lab.open(tmp_path / "long")
+    log.put_blob(lab.statements["erin"])
+    lab.write(log)
+    while log.size < 17_000:
+        log.append([entry.closed(at, NOON, reason=f"r{at}") for at in range(log.size, log.size + 1000)])
+    log.close()
+    seen: list[tuple[int, int]] = []
+    for flip in (None, 100_000, 350_000):
+        if flip is not None:
+            path = tmp_path / "long" / "00000000.seg"
+            bad = bytearray(path.read_bytes())
+            bad[flip] ^= 1
+            path.write_bytes(bytes(bad))
+        evidence = Evidence.open(tmp_path / "long", directory=data / "directory", root=lab.world.root.id)
+        seen.clear()
+        several = evidence.verify(processes=2, progress=lambda done, of: seen.append((done, of)))
+        alone = verify_log(read_log(tmp_path / "long"), events=lab.world.entries, root=lab.world.root.id)
+        assert several.as_dict() == alone.as_dict()
+        assert several["INTACT"].ok is (flip is None) and several["INTACT"].checked > 16_990
+        assert seen == [(8192, 17_007), (16_384, 17_007), (17_007, 17_007)]
+
+
+def test_a_worker_that_dies_is_an_error_and_no_verdict(lab: Lab, data: Path) -> None:
+    log = read_log(data / "carol")
+    with Workers(2, log, lab.world.entries, lab.world.root.id, []) as workers:
+        for process in workers._processes:
+            process.kill()
+        with pytest.raises(LogError) as caught:
+            list(workers.read(log.units(3)))
+        assert caught.value.code == "evidence.worker"
+
+
+def test_a_log_is_followed_as_it_is_written(lab: Lab, data: Path) -> None:
+    log = lab.open(data / "carol")
+    evidence = Evidence.open(data / "carol", directory=data / "directory", root=lab.world.root.id)
+    evidence.verify()
+    wanted = threading.Event()
+    turns = iter(range(100))
+
+    def write_one() -> None:
+        assert next(turns) < 99
+        lab.log(log, lab.request()[:1], "dave", sent=False)
+        wanted.set()
+
+    found = list(islice(evidence.follow(wait=write_one, agent="dave"), 3))
+    assert [(m.position, m.action, problem) for m, problem in found] == [(at, "Quote", "") for at in (14, 15, 16)]
+    log.close()
