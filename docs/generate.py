@@ -1,7 +1,7 @@
 """Writes what the documentation takes from the code: ``python docs/generate.py``.
 
-``docs/reference/*.md`` whole, and in ``docs/spec/*.md`` what stands between ``<!-- generated: NAME -->`` and
-``<!-- end -->``. The examples of the specifications come from ``tests/vectors``.
+``docs/reference/*.md`` whole, and in ``docs/index.md`` and ``docs/spec/*.md`` what stands between
+``<!-- generated: NAME -->`` and ``<!-- end -->``. The examples of the specifications come from ``tests/vectors``.
 """
 
 from __future__ import annotations
@@ -410,7 +410,17 @@ def log_example() -> str:
     return _block(vector["checkpoint"] + "\n" + vector["proofs"][1].rstrip("\n"))
 
 
+def decisions() -> str:
+    """The architecture decision records, by number."""
+    lines = []
+    for path in sorted((DOCS / "adr").glob("[0-9]*.md")):
+        title = path.read_text("utf-8").partition("\n")[0].partition(": ")[2]
+        lines.append(f"  - [{title}](adr/{path.name})")
+    return "\n".join(lines)
+
+
 EXAMPLES: Final[dict[str, Callable[[], str]]] = {
+    "decisions": decisions,
     "pae-types": pae_types,
     "pae-example": pae_example,
     "frame-example": frame_example,
@@ -440,7 +450,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "cli.md": cli_page(),
         DOCS / "reference" / "exchanges.md": exchanges_page(),
     }
-    for path in sorted((DOCS / "spec").glob("*.md")):
+    for path in [DOCS / "index.md", *sorted((DOCS / "spec").glob("*.md"))]:
         made[path] = filled(path.read_text("utf-8"))
     return made
 

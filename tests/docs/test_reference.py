@@ -77,3 +77,11 @@ def test_a_specification_names_codes_that_exist(generate: ModuleType, page: str)
     prefixes = "malformed|reject|denied|directory|unavailable|handler|key"
     named = set(re.findall(rf"`((?:{prefixes})\.[a-z_]+)`", text))
     assert named and named <= codes, named - codes
+
+
+def test_decisions_are_numbered_once_and_say_their_number() -> None:
+    numbers = []
+    for path in sorted((ROOT / "docs" / "adr").glob("*.md")):
+        numbers.append(path.name[:4])
+        assert path.read_text("utf-8").startswith(f"# {path.name[:4]}: "), path.name
+    assert numbers == [f"{n:04}" for n in range(len(numbers))]
