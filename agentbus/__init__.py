@@ -40,10 +40,13 @@ if TYPE_CHECKING:
     from agentbus.runtime.caller import Caller, Receipt, Session, Stream
     from agentbus.runtime.context import Context, current_context
     from agentbus.runtime.discovery import AgentCard, MessageType
+    from agentbus.runtime.exchange import AccessToken
+    from agentbus.runtime.grants import Explanation, GrantState
     from agentbus.runtime.message import Raw, RawStream, Request, StreamRequest
     from agentbus.wire.ids import PrincipalId
 
 __all__ = [
+    "AccessToken",
     "Agent",
     "AgentBusError",
     "AgentCard",
@@ -61,6 +64,8 @@ __all__ = [
     "DeadlineExceeded",
     "Denied",
     "DirectoryRefused",
+    "Explanation",
+    "GrantState",
     "HandlerFailed",
     "HandlerMissing",
     "Identity",
@@ -104,6 +109,8 @@ _HOMES: Final = {
     "runtime.caller": "Caller Receipt Session Stream",
     "runtime.context": "Context current_context",
     "runtime.discovery": "AgentCard MessageType",
+    "runtime.exchange": "AccessToken",
+    "runtime.grants": "Explanation GrantState",
     "runtime.message": "Raw RawStream Request StreamRequest",
     "wire.ids": "PrincipalId",
 }

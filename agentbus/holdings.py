@@ -53,6 +53,10 @@ class Holdings:
         if self.folder is not None:
             (self.folder / f"{authority.id}{SUFFIX}").unlink(missing_ok=True)
 
+    def forget_ended(self, now: int) -> None:
+        """Let go of what is kept in memory and has ended at ``now`` (microseconds)."""
+        self._memory = {i: a for i, a in self._memory.items() if a.expires_at > now}
+
     def all(self) -> list[Authority]:
         """Every authority kept, the one that ends first in front. Files that are no grants are left out."""
         found = dict(self._memory)

@@ -1,7 +1,8 @@
 """A directory in a folder: its keys, its log, its node. ``agentbus up`` is this and a signal handler.
 
 ``DIR/keys/`` root and online keys (0600) · ``DIR/directory/`` the log of key events · ``DIR/directory-node/`` the
-directory's own messages · ``DIR/discovery/`` what agents claim of themselves.
+directory's own messages · ``DIR/discovery/`` what agents claim of themselves ·
+``DIR/exchange/`` which tokens were used.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from agentbus.runtime.serving import Service, policy_of
 from agentbus.services.administration import directory_agent
 from agentbus.services.directory import DirectoryServer
 from agentbus.services.discovery import Claims, add_discovery
+from agentbus.services.exchange import Once, add_exchange
 from agentbus.wire.ids import DOMAIN, b64, everyone, name_id, unb64
 from agentbus.wire.limits import SECOND
 
@@ -96,6 +98,7 @@ class DirectoryHost:
         identity = Identity(name_id("service/directory", domain), keys.identity, keys.curve)
         agent = directory_agent(server)
         add_discovery(agent, self.core, Claims(self.folder / "discovery"), self.clock.now)
+        add_exchange(agent, self.core, Once(self.folder / "exchange"), self.clock.now, os.urandom)
         self._service = Service(agent, self.node, await self.node.enter(identity))
         self.node.set_rules(policy_of([self._service]))
         await self._service.open()

@@ -22,6 +22,7 @@ from agentbus.identity import Identity
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Caller, Session
 from agentbus.runtime.discovery import describe
+from agentbus.runtime.exchange import exchange
 from agentbus.runtime.grants import Explanation, GrantState, explain_request, state_of
 from agentbus.runtime.links import conversation_id, grant_to, lifetime, user_root
 from agentbus.runtime.node import Node
@@ -69,6 +70,7 @@ class Bus(Caller):
     def __init__(self, node: Node, voice: Voice, holdings: Holdings | None = None) -> None:
         self._node, self._voice = node, voice
         self._holdings = holdings or Holdings()
+        self._exchanged = Holdings()  # in memory alone: a user comes back with a fresh token
         self._services: list[Service] = []
 
     @classmethod
@@ -285,8 +287,39 @@ class Bus(Caller):
         """
         who = self._node.name_id(user if "/" in user else f"user/{user}")
         mine = {voice.identity.id for voice in self._node.voices}
-        found = [a for a in self._holdings.all() if a.user == who and a.holder in mine and a.root_kind != "standing"]
+        kept = {a.id: a for holdings in (self._holdings, self._exchanged) for a in holdings.all()}.values()
+        found = [a for a in kept if a.user == who and a.holder in mine and a.root_kind != "standing"]
         return [authority for authority in found if await self.state(authority)]
+
+    async def exchange(
+        self,
+        subject_token: str,
+        *,
+        scopes: Sequence[str | Scope],
+        targets: Sequence[str] = (),
+        expires_in: float = 600,
+        depth: int = 1,
+        consent: str | None = None,
+    ) -> Authority:
+        """An authority for the user whom an outside issuer's token names (RFC 8693); it is kept until it ends.
+
+        Args:
+            subject_token: A JWT of an issuer that the operator configured, made for a client that this bus may be.
+                It is good once.
+            scopes: Of these, those that the issuer's rule, the token, the user's rights and this agent's ceiling all
+                allow are granted.
+            targets: Whom it may be used with; everyone by default.
+            expires_in: Seconds; without consent no longer than the token.
+            depth: How many links may follow.
+            consent: The text to which the user agreed. A digest of it, and who says so, goes on the directory's record.
+
+        Raises:
+            Rejected: ``reject.token_*``. Denied: ``denied.exchange_*``. RequestInvalid, Malformed, Unavailable.
+        """
+        made = await exchange(self, subject_token, scopes, targets, expires_in, depth, consent)
+        self._exchanged.forget_ended(self._node.clock.now())
+        self._exchanged.add(made)
+        return made
 
     async def state(self, authority: Authority) -> GrantState:
         """Whether an authority holds now, and if not, why: by all that this node knows of the directory.

@@ -26,6 +26,7 @@ from agentbus.runtime.voices import Voice
 from agentbus.services.administration import directory_agent
 from agentbus.services.directory import DirectoryServer
 from agentbus.services.discovery import Claims, add_discovery
+from agentbus.services.exchange import Once, add_exchange
 from agentbus.transport.memory import MemoryHub, MemoryTransport
 from agentbus.wire.ids import PrincipalId, everyone, name_id
 
@@ -69,6 +70,7 @@ class LocalBus(Bus):
         bus._core, bus._entropy, bus._identities = core, entropy, {}
         directory = directory_agent(server)
         add_discovery(directory, core, Claims(None), clock.now)
+        add_exchange(directory, core, Once(None), clock.now, entropy)
         service = Service(directory, node, await node.enter(own))
         bus._services.append(service)
         node.set_rules(policy_of(bus._services))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -30,6 +30,9 @@ from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
 from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import LIMITS, SECOND
+
+if TYPE_CHECKING:
+    from agentbus.runtime.exchange import AccessToken
 
 CODES: Final = {
     "usage.timeout": "A timeout is more than 0 and at most 600 seconds.",
@@ -185,6 +188,20 @@ class Caller:
             return Authority.from_bytes(encode_chain((*held.links, link)))
 
         return make() if self._tape is None else self._tape.delegated(given, make)
+
+    async def token_for(self, audience: str, scopes: Sequence[str | Scope]) -> AccessToken:
+        """An access token for ``audience``, which outsiders verify: a JWT whose ``act`` names who acts for whom.
+
+        Args:
+            audience: An enrolled agent or service that is among the targets of this caller's authority.
+            scopes: What it is for; of these, those that this caller's whole chain allows are granted.
+
+        Raises:
+            Denied: ``denied.exchange_*``, ``denied.scope``, ``denied.ceiling``, ``denied.rights``.
+        """
+        from agentbus.runtime.exchange import token_for
+
+        return await token_for(self, self.authority, audience, scopes)
 
     async def discover(
         self,

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +17,9 @@ from agentbus.delegation.scope import covers
 from agentbus.directory.core import Directory
 from agentbus.errors import DirectoryRefused, LogError
 from agentbus.runtime.agent import Agent
-from agentbus.runtime.caller import Caller
 from agentbus.runtime.context import Context
 from agentbus.runtime.discovery import Describe, Described, Discover, Found, FoundAgents
+from agentbus.services.resources import close_with
 from agentbus.wire.ids import PrincipalId, name_id
 
 CODES: Final = {
@@ -78,12 +77,7 @@ class Claims:
 def add_discovery(agent: Agent[Any], core: Directory, claims: Claims, now: Callable[[], int]) -> None:
     """Let ``agent``, which is the directory's, answer discovery too, and close ``claims`` when it stops."""
 
-    @asynccontextmanager
-    async def lifespan(_: Caller) -> AsyncIterator[None]:
-        with closing(claims):
-            yield
-
-    agent.lifespan = lifespan
+    close_with(agent, claims)
 
     def found(record: Principal) -> Found:
         claim, at = claims.of(record.id)

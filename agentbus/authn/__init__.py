@@ -1,0 +1,1 @@
+"""Who is calling from outside: one module for each method."""
