@@ -18,6 +18,7 @@ from agentbus.logstore.memory import MemoryLog
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Session
 from agentbus.runtime.clock import Clock, SystemClock
+from agentbus.runtime.exchange import IssuerRule
 from agentbus.runtime.links import lifetime, user_root
 from agentbus.runtime.node import Node
 from agentbus.runtime.serving import Service, policy_of
@@ -26,7 +27,7 @@ from agentbus.runtime.voices import Voice
 from agentbus.services.administration import directory_agent
 from agentbus.services.directory import DirectoryServer
 from agentbus.services.discovery import Claims, add_discovery
-from agentbus.services.exchange import Once, add_exchange
+from agentbus.services.exchange import Once, add_exchange, issuer_of
 from agentbus.transport.memory import MemoryHub, MemoryTransport
 from agentbus.wire.ids import PrincipalId, everyone, name_id
 
@@ -141,6 +142,15 @@ class LocalBus(Bus):
             link_id=self._entropy(16), targets=[name_id(t, core.domain) for t in targets], depth=depth,
         )  # fmt: skip
         return Session(node, voice, root)
+
+    def trust_issuer(self, rule: IssuerRule | dict[str, Any]) -> None:
+        """Let tokens of an outside issuer count in this domain, as `agentbus token issuer add` does elsewhere.
+
+        Args:
+            rule: ``{"issuer": …, "audience": …, "jwks": {…}, "clients": [("web", "app")], "scopes": […]}``.
+        """
+        made = issuer_of(IssuerRule.model_validate(rule), self._core.domain)
+        self._core.write(self._node.clock.now(), [("issuer", made.issuer, made.encode())])
 
 
 def scopes_of(of: Sequence[str | Scope]) -> set[Scope]:
