@@ -13,6 +13,7 @@ from __future__ import annotations
 from agentbus.audit.evidence import Evidence
 from agentbus.audit.files import read_events
 from agentbus.audit.message import Message
+from agentbus.log.reconcile import Finding, Reconciliation
 from agentbus.log.report import VERDICTS, Report, Verdict
 
-__all__ = ["VERDICTS", "Evidence", "Message", "Report", "Verdict", "read_events"]
+__all__ = ["VERDICTS", "Evidence", "Finding", "Message", "Reconciliation", "Report", "Verdict", "read_events"]

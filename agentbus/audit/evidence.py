@@ -20,6 +20,7 @@ from agentbus.errors import ConfigError, NotVerified
 from agentbus.log.history import History, Statements
 from agentbus.log.part import Part
 from agentbus.log.read import LogFolder, Unit, read_log
+from agentbus.log.reconcile import Reconciliation, reconcile_logs
 from agentbus.log.report import Report, Verdict, merge
 from agentbus.log.sweep import statement_blobs
 from agentbus.log.verify import Verification
@@ -221,6 +222,16 @@ class Evidence:
                     seen[name] = unit.entries
             if not grown:
                 wait()
+
+    def reconcile(self) -> Reconciliation:
+        """Join the logs: what one says was sent against what another says came.
+
+        Raises:
+            NotVerified: :meth:`verify` did not run.
+        """
+        logs = self._verified()
+        found = (Statements(statement_blobs(log), self._history) for log in logs.values())
+        return reconcile_logs(logs, (statement for statements in found for statement in statements))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All messages, flat, for pandas and friends.

@@ -112,7 +112,7 @@ def show(count: int, folder: Path) -> None:
             alice = net.user("alice", scopes=["docs:read"])
             for start in range(0, count, 500):
                 await asyncio.gather(*(one(n) for n in range(start, min(count, start + 500))))
-                net.clock.advance(60)
+                net.clock.advance(20)
 
     tape = taped(business, folder)
     report = tape.replay(worker())

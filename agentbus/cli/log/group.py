@@ -11,6 +11,7 @@ VERBS: Final = {
     "redact": "redact",
     "check-proof": "prove",
     "prove": "prove",
+    "reconcile": "reconcile",
     "replay": "replay",
     "show": "show",
     "verify": "verify",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from agentbus.cli.log.options import FOLDER, pinned_root, root_option
+from agentbus.cli.log.verify import progress_bar
 from agentbus.cli.output import json_option, say
 from agentbus.errors import ConfigError
 
@@ -52,10 +52,10 @@ def replay(
     isolated = mode != "live" and isolate()
     agent = load_agent(target)
     comparator = _function(compare) if compare is not None else None
-    with _bar(as_json) as progress:
+    with progress_bar("replaying") as progress:
         report = run(
             path, agent, directory=events, root=pinned, mode=mode, timing=timing, compare=comparator,
-            isolated=isolated, progress=progress,
+            isolated=isolated, progress=progress or (lambda done, of: None),
         )  # fmt: skip
     if junit is not None:
         junit.write_text(report.junit(), "utf-8")
@@ -91,25 +91,3 @@ def _function(target: str) -> Any:
     if not callable(found):
         raise ConfigError("config.comparator", f"{name} has no function {attribute!r}")
     return found
-
-
-class _bar:
-    """A progress bar on a terminal, and none in a pipe."""
-
-    def __init__(self, as_json: bool) -> None:
-        self._shown = sys.stderr.isatty() and not as_json
-        self._bar: Any = None
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        return self._step
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.render_finish()
-
-    def _step(self, done: int, of: int) -> None:
-        if self._shown and self._bar is None:
-            self._bar = click.progressbar(length=of, label="replay", file=sys.stderr)
-            self._bar.render_progress()
-        if self._bar is not None:
-            self._bar.update(1)

@@ -1,0 +1,199 @@
+"""One log as a side of a conversation: what its node sent and received, when it ran, and what it says it forgot."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from agentbus.crypto.merkle import leaf_hash
+from agentbus.errors import AgentBusError
+from agentbus.log.checkpoint import parse_origin
+from agentbus.log.entry import (
+    ACCEPTED,
+    Close,
+    Dropped,
+    Entry,
+    Gap,
+    Open,
+    Received,
+    Refused,
+    Sent,
+    Step,
+    StepKind,
+    Unsent,
+    decode_entry,
+)
+from agentbus.log.read import LogFolder, Numbered
+from agentbus.wire.frame import Envelope, encode_frame
+from agentbus.wire.header import Header, Kind, decode_header
+from agentbus.wire.limits import LIMITS, SECOND
+
+ACK: Final = 1  # the extension that says which receipt a send waits for
+ROUND_A_STOP: Final = 5 * SECOND  # what was under way to a process that stops may be lost without a word
+
+
+class Line(NamedTuple):
+    """One message, as one side logged it; of its header only what joining needs."""
+
+    position: int
+    instant: int
+    code: str  # the receiver's verdict; empty for what was sent
+    sender: str
+    sender_instance: bytes
+    recipient: str
+    recipient_instance: bytes | None
+    seq: int
+    peer_seq: int
+    issued_at: int
+    deadline: int
+    waits: bool  # its sender waits for an answer
+
+
+def line_of(position: int, instant: int, header: Header, code: str, known: dict[str, str]) -> Line:
+    """A logged message as a line; texts that stand in many of them are kept once, in ``known``."""
+    once = known.setdefault
+    asks = header.kind in (Kind.REQUEST, Kind.STREAM, Kind.SEND)
+    waits = asks and not any(e[0] == ACK and e[2] == b"sent" for e in header.extensions)
+    return Line(
+        position, instant, once(code, code), once(header.sender, header.sender), header.sender_instance,
+        once(header.recipient, header.recipient), header.recipient_instance, header.seq, header.peer_seq,
+        header.issued_at, header.deadline, waits,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Run:
+    """From one OPEN to the next: when the process wrote."""
+
+    first: int
+    last: int
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class Side:
+    """What one log says."""
+
+    name: str
+    node: str | None
+    sent: dict[bytes, Line] = field(default_factory=dict)  # by message digest, in the order of the log
+    received: dict[bytes, Line] = field(default_factory=dict)
+    unsent: dict[bytes, str] = field(default_factory=dict)
+    refused: dict[bytes, str] = field(default_factory=dict)  # by SHA-256 of the frame: the code
+    dropped: int = 0  # refused frames that were only counted
+    answered: set[bytes] = field(default_factory=set)  # messages that an accepted answer names
+    replied: set[bytes] = field(default_factory=set)  # messages that an answer sent from here names
+    cancelled: set[bytes] = field(default_factory=set)  # messages that were called off here
+    ended: dict[bytes, str] = field(default_factory=dict)  # handlers that ended without a frame, and why
+    newest: dict[tuple[bytes, bytes | None], int] = field(default_factory=dict)  # by pair: the greatest number taken
+    forgot: list[tuple[int, int, str]] = field(default_factory=list)  # spans of time, and what took them
+    runs: list[Run] = field(default_factory=list)
+    last: int = 0
+    _known: dict[str, str] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        """Take in one more entry."""
+        if isinstance(entry, Open):
+            self.runs.append(Run(entry.instant, entry.instant))
+        elif isinstance(entry, Gap):
+            self.forgot.append((self.last, entry.instant, entry.reason))
+        elif isinstance(entry, Sent | Received):
+            self._message(entry)
+        elif isinstance(entry, Unsent):
+            self.unsent[entry.digest] = entry.reason
+        elif isinstance(entry, Refused):
+            self.refused[entry.digest] = entry.code
+        elif isinstance(entry, Dropped):
+            self.dropped += entry.frames
+        elif isinstance(entry, Step) and entry.step == StepKind.END:
+            self.ended[entry.digest] = entry.name
+        self.last = max(self.last, entry.instant)
+        if self.runs:
+            self.runs[-1].last = max(self.runs[-1].last, entry.instant)
+            self.runs[-1].closed = isinstance(entry, Close)
+
+    def _message(self, entry: Sent | Received) -> None:
+        header = decode_header(entry.header, LIMITS)
+        digest = leaf_hash(entry.header)
+        if isinstance(entry, Sent):
+            self.sent.setdefault(digest, line_of(entry.position, entry.instant, header, "", self._known))
+            if header.in_reply_to is not None:
+                (self.cancelled if header.kind == Kind.CANCEL else self.replied).add(header.in_reply_to)
+            return
+        before = self.received.get(digest)
+        if before is None or before.code != ACCEPTED:
+            line = line_of(entry.position, entry.instant, header, entry.code, self._known)
+            self.received[digest] = line
+            pair = (line.sender_instance, line.recipient_instance)
+            self.newest[pair] = max(self.newest.get(pair, 0), line.peer_seq)
+        if header.in_reply_to is not None and entry.code == ACCEPTED:
+            self.answered.add(header.in_reply_to)
+
+    def wrote(self, instant: int) -> bool:
+        """Whether the process ran at an instant, and not just before it stopped."""
+        return any(run.first <= instant < run.last - ROUND_A_STOP for run in self.runs) or (
+            bool(self.runs) and not self.runs[-1].closed and self.runs[-1].first <= instant < self.runs[-1].last
+        )
+
+    def stopped(self, line: Line) -> bool:
+        """Whether the process had stopped when a message for it was sent, or did: nothing later of the pair came."""
+        later = self.newest.get((line.sender_instance, line.recipient_instance), 0) > line.peer_seq
+        return not later and not self.wrote(line.instant)
+
+    def power(self, instant: int) -> bool:
+        """Whether a loss of power took what was written at an instant."""
+        return any(first - ROUND_A_STOP <= instant <= last and why == "power" for first, last, why in self.forgot)
+
+
+def read_side(log: LogFolder, name: str) -> Side:
+    """Everything a log says of messages. What cannot be read is the verdicts' business."""
+    node: str | None = None
+    if log.origin is not None:
+        try:
+            node = parse_origin(log.origin).node
+        except AgentBusError:
+            node = None
+    side = Side(name, node)
+    for item in log.entries():
+        if isinstance(item, Numbered):
+            try:
+                side.add(decode_entry(item.data))
+            except AgentBusError:
+                continue
+    return side
+
+
+def frame_digests(log: LogFolder, wanted: Collection[bytes]) -> dict[bytes, bytes]:
+    """SHA-256 of the frames of sent messages, by message digest: what a log that refused one names it by."""
+    found: dict[bytes, bytes] = {}
+    for item in log.entries() if wanted else ():
+        try:
+            entry = decode_entry(item.data) if isinstance(item, Numbered) else None
+        except AgentBusError:
+            continue
+        if isinstance(entry, Sent) and (digest := leaf_hash(entry.header)) in wanted:
+            parts = [log.blob(entry.chain), log.blob(entry.handover) if entry.handover is not None else b""]
+            body = log.box(entry.body).data if entry.body is not None else None
+            if body is not None and parts[0] is not None and parts[1] is not None:
+                envelope = Envelope(entry.header, entry.proof, parts[0], parts[1], entry.note, body[:32], body[32:])
+                found[digest] = hashlib.sha256(encode_frame(envelope)).digest()
+    return found
+
+
+def homes_of(sides: Sequence[Side], nodes: Iterable[tuple[bytes, str]]) -> dict[bytes, str]:
+    """Which side each instance lives on.
+
+    Args:
+        sides: The logs that are here.
+        nodes: (instance id, node) as the instances' statements say it.
+    """
+    by_node = {side.node: side.name for side in reversed(sides) if side.node is not None}
+    homes: dict[bytes, str] = {}
+    for side in sides:
+        homes |= {line.sender_instance: side.name for line in side.sent.values()}
+    for instance, node in nodes:
+        if node in by_node:
+            homes.setdefault(instance, by_node[node])
+    return homes
