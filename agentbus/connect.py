@@ -95,7 +95,8 @@ def find_url(url: str | None = None) -> BusUrl:
     pinned = _profile_url()
     if text is None:
         if pinned is None:
-            raise ConfigError("config.no_bus", "run `agentbus up`, then `agentbus init URL`; or set AGENTBUS_URL")
+            todo = "`agentbus up` makes one, `agentbus init URL` or AGENTBUS_URL names one"
+            raise ConfigError("config.no_bus", f"no bus is known here: {todo}")
         return pinned
     if "#" not in text and pinned is not None and text == str(pinned).partition("#")[0]:
         return pinned

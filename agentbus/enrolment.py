@@ -18,7 +18,7 @@ from agentbus.identity import Identity
 from agentbus.runtime.clock import SystemClock
 from agentbus.runtime.trust_cache import TrustCache
 from agentbus.services.directory import token_curve_key
-from agentbus.transport.base import Connection
+from agentbus.transport.base import REFUSED, Connection
 from agentbus.wire.ids import PrincipalId, name_id, parse_id, unb64
 from agentbus.wire.limits import SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
@@ -43,7 +43,11 @@ class _OneAnswer:
         if not self.answer.done():
             self.answer.set_exception(
                 Unavailable(
-                    "unavailable.enrolment", f"{reason}: is the token used or expired, is the directory running?"
+                    "unavailable.enrolment",
+                    "the directory refuses this token: it was used, or has expired"
+                    if reason == REFUSED
+                    else f"{reason}; is the directory running, and is the bus URL its own?",
+                    retryable=reason != REFUSED,
                 )
             )
 
@@ -63,7 +67,7 @@ class _Hearing:
 
     def lost(self, connection: Connection, reason: str) -> None:
         if self.source.owns(connection):
-            self.source.lost()
+            self.source.cut(reason)
 
     async def admit(self, key: bytes) -> bool:
         return False

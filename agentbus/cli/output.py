@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from agentbus.cli.hints import hint
 from agentbus.errors import AgentBusError, ConfigError, KeyFileError, Malformed, ProgrammingError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 R = TypeVar("R")
+
+CODES: Final = {
+    "usage.command_line": "No such command, option or argument; `agentbus COMMAND --help` says how it is used.",
+    "config.path": "A file or folder that was named, or AGENTBUS_HOME, cannot be read or written.",
+    "internal.fault": "A fault in agentbus itself; AGENTBUS_DEBUG=1 shows where.",
+}
 
 
 def json_option(command: Any) -> Any:
@@ -33,28 +40,49 @@ def say(value: Any, text: str, *, as_json: bool) -> None:
 
 
 def complain(error: BaseException, *, as_json: bool = False) -> int:
-    """One line on standard error.
+    """One line on standard error, or one JSON value on standard output.
 
     Returns:
         The exit status: 2 for wrong use or configuration, else 1.
     """
-    if isinstance(error, AgentBusError):
-        wrong_use = isinstance(error, ConfigError | KeyFileError | ProgrammingError | Malformed)
-        code, message = error.code, error.message or error.code
-        details = error.details
-    elif isinstance(error, OSError):
-        wrong_use, code, details = True, "system", {}
-        message = f"{error.strerror or type(error).__name__}{f': {error.filename}' if error.filename else ''}"
-    else:
-        if os.environ.get("AGENTBUS_DEBUG"):
-            raise error
-        wrong_use, code, details = False, "internal", {}
-        message = f"{type(error).__name__}: a fault in agentbus itself; set AGENTBUS_DEBUG=1 to see where"
+    if os.environ.get("AGENTBUS_DEBUG") and not isinstance(error, click.ClickException):
+        raise error
+    code, message, details, status = _describe(error)
+    todo = hint(code)
     if as_json:
-        click.echo(json.dumps({"error": {"code": code, "message": message, "details": details}}, default=str))
+        facts = {"code": code, "message": message, "hint": todo, "details": details}
+        click.echo(json.dumps({"error": facts}, default=str))
     else:
-        click.echo(f"agentbus: {message} [{code}]", err=True)
-    return 2 if wrong_use else 1
+        text = " ".join(f"{message}{'; ' if todo else ''}{todo}".split())
+        click.echo(f"agentbus: {text} [{code}]", err=True)
+    return status
+
+
+def _describe(error: BaseException) -> tuple[str, str, dict[str, Any], int]:
+    """Code, message, details and exit status."""
+    if isinstance(error, AgentBusError):
+        wrong = isinstance(error, ConfigError | KeyFileError | ProgrammingError | Malformed)
+        return error.code, error.message or error.code, error.details, 2 if wrong else 1
+    if isinstance(error, click.ClickException):
+        return "usage.command_line", _misuse(error), {}, 2
+    if isinstance(error, OSError):
+        why = error.strerror or type(error).__name__
+        what = f"{error.filename} cannot be used: {why}" if error.filename else why
+        todo = "mend its permissions, or name another" if isinstance(error, PermissionError) else "name another"
+        return "config.path", f"{what}; {todo}", {}, 2
+    if type(error).__name__ == "ValidationError":  # pydantic's, of a request that was made of this command's options
+        first = getattr(error, "errors", list)()[0]
+        return "request.invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", {}, 2
+    text = f"{type(error).__name__}: a fault in agentbus itself; set AGENTBUS_DEBUG=1 to see where"
+    return "internal.fault", text, {}, 1
+
+
+def _misuse(error: click.ClickException) -> str:
+    """What click says, in one line, and where it is written how it is used."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message().strip().rstrip(".")
+    path = context.command_path if context is not None else "agentbus"
+    return f"{message[:1].lower()}{message[1:]}; see `{path} --help`"
 
 
 def run_async(work: Coroutine[Any, Any, R]) -> R:

@@ -41,6 +41,7 @@ async def _status(name: str | None) -> dict[str, Any]:
     try:
         await transport.open(_Ear(source))
         await source.refresh()
+        source.check_clock()
         record = source.trust.principal(identity.id)
         if record is None or record.state != "active":
             raise AgentNotFound("agent.not_found", f"{identity.id} is {record.state if record else 'not registered'}")
@@ -79,7 +80,7 @@ class _Ear:
 
     def lost(self, connection: Connection, reason: str) -> None:
         if self._source.owns(connection):
-            self._source.lost()
+            self._source.cut(reason)
 
     async def admit(self, key: bytes) -> bool:
         return False

@@ -163,7 +163,8 @@ class Fold:
             raise Malformed("malformed.statement", "the first entry names the trust domain and its root key")
         key = VerifyKey(event.payload[0])
         if key.id != self.trust.root:
-            raise Rejected("reject.wrong_root", f"root key {b64(key.id)}, pinned is {b64(self.trust.root)}")
+            pinned = f"its root key is {b64(key.id)}, the pinned one {b64(self.trust.root)}"
+            raise Rejected("reject.wrong_root", f"not the directory that is pinned: {pinned}; compare the bus URLs")
         if signed.key_id != key.id:
             raise Rejected("reject.statement_signer", "the first entry is signed by the root key")
         _check(signed, key)

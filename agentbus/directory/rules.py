@@ -24,7 +24,8 @@ CODES: Final = {
 def require_operator(trust: Trust, who: str) -> None:
     """Raises: DirectoryRefused: ``directory.not_operator``."""
     if not is_operator(trust.principals, who):
-        raise DirectoryRefused("directory.not_operator", "ask the operator: agentbus … --as user/operator")
+        text = f"{who} is not the operator, who alone may do this: agentbus … --as user/operator"
+        raise DirectoryRefused("directory.not_operator", text)
 
 
 def require_owner(trust: Trust, who: str, of: Principal) -> None:

@@ -84,7 +84,7 @@ class StageTrust:
     def received(self, frame: bytes) -> None:
         return None
 
-    def lost(self) -> None:
+    def cut(self, reason: str) -> None:
         return None
 
 

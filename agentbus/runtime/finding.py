@@ -19,9 +19,16 @@ from agentbus.wire.limits import SECOND
 CODES: Final = {
     "agent.not_found": "Nobody of this name is enrolled in the trust domain.",
     "agent.not_running": "The agent is enrolled and no instance of it runs now.",
+    "agent.not_active": "The agent has not enrolled yet, or was suspended, retired or revoked.",
     "agent.dials_out_only": "The agent's node does not listen, so it can ask and cannot be asked.",
 }
 
+_STATES: Final = {
+    "pending": "was created and has not enrolled yet: whoever has its token runs `agentbus agent enrol`",
+    "suspended": "is suspended; its owner may resume it",
+    "retired": "was retired",
+    "revoked": "was revoked, for good",
+}
 SUSPECT: Final = 5 * SECOND  # for so long, other instances are preferred to one whose connection broke
 
 
@@ -65,7 +72,8 @@ class Finder:
         """A running instance that can be asked.
 
         Raises:
-            AgentNotFound: ``agent.not_found``. AgentGone: ``agent.not_running``, ``agent.dials_out_only``.
+            AgentNotFound: ``agent.not_found``. AgentGone: ``agent.not_running``, ``agent.not_active``,
+                ``agent.dials_out_only``.
         """
         if self._source.trust.principal(who) is None:
             await self._source.refresh()
@@ -79,8 +87,13 @@ class Finder:
         if found is not None:
             return found
         if self.running(who):
-            raise AgentGone("agent.dials_out_only", f"{who.short} does not listen: it can ask, and cannot be asked")
-        raise AgentGone("agent.not_running", f"{who.short} is enrolled and not running")
+            text = f"{who.short} does not listen: it can ask, and not be asked; set AGENTBUS_LISTEN there"
+            raise AgentGone("agent.dials_out_only", text)
+        record = self._source.trust.principal(who)
+        if record is not None and record.state != "active":
+            why = _STATES.get(record.state, f"is {record.state}")
+            raise AgentGone("agent.not_active", f"{who.short} {why}", retryable=False)
+        raise AgentGone("agent.not_running", f"{who.short} is enrolled and not running; its operator has to start it")
 
     def again(self, who: PrincipalId, instance_id: bytes) -> Instance | None:
         """The same instance, while it runs and can be dialled."""

@@ -136,7 +136,7 @@ def encode_answer(of: Any, value: Any) -> bytes:
         checked = adapter(of).validate_python(value)
         return adapter(of).dump_json(checked)
     except ValidationError as error:
-        raise ReplyInvalid("reply.invalid", "the handler returned something else than it declares") from error
+        raise ReplyInvalid("reply.invalid", "the handler returned something else than the reply it declares") from error
 
 
 def _errors(error: ValidationError) -> list[dict[str, Any]]:

@@ -340,7 +340,7 @@ class Node:
         """A connection is gone: what can go on over another one does, and who else waits for an answer hears so."""
         self.inbound.lost(connection)
         if self.source.owns(connection):
-            self.source.lost()
+            self.source.cut(reason)
         if self.server is not None:
             self.server.lost(connection)
         for event in self._engine.lose(connection):

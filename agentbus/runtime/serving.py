@@ -219,7 +219,7 @@ class Service:
         if handler is None:
             raise HandlerMissing("handler.missing", f"{self.agent.name} has no handler for {action!r}")
         if handler.streams != (kind is Kind.STREAM):
-            verb = "stream" if handler.streams else "request or send"
+            verb = "stream() or --stream" if handler.streams else "request() or send(), not --stream,"
             raise HandlerMissing("handler.missing", f"{self.agent.name} answers {action!r} to {verb} only")
         if kind is Kind.REQUEST and handler.answer is None:
             raise HandlerMissing("handler.missing", f"{self.agent.name} takes {action!r} by send only: it has no reply")

@@ -14,15 +14,18 @@ from typing import Any, Final, Protocol
 from agentbus.crypto.keys import thumbprint
 from agentbus.delegation.statements import INSTANCE, Instance, decode_signed
 from agentbus.delegation.trust import Trust
-from agentbus.errors import AgentBusError, Malformed, Rejected, Unavailable, from_code
+from agentbus.errors import AgentBusError, ConfigError, Malformed, Rejected, Unavailable, from_code
 from agentbus.runtime.clock import Clock
-from agentbus.transport.base import Connection, Transport
+from agentbus.transport.base import OTHER_KEY, REFUSED, Connection, Transport
 from agentbus.wire.ids import PrincipalId
-from agentbus.wire.limits import SECOND
+from agentbus.wire.limits import LIMITS, SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
 
 CODES: Final = {
     "unavailable.directory": "The directory does not answer; agents go on until max_directory_age, then wait.",
+    "unavailable.directory_refused": "The directory refuses this identity's connection: it is unknown or not active.",
+    "unavailable.directory_key": "Whoever listens at the bus URL's address has not the CURVE key that its pin names.",
+    "config.clock": "This machine's clock and the directory's are more than half a minute apart.",
 }
 
 ANSWER: Final = 3.0  # seconds for one answer
@@ -49,7 +52,7 @@ class TrustSource(Protocol):
     def leave(self, instance_ids: list[bytes]) -> None: ...
     def owns(self, connection: Connection) -> bool: ...
     def received(self, frame: bytes) -> None: ...
-    def lost(self) -> None: ...
+    def cut(self, reason: str) -> None: ...
 
 
 class TrustCache:
@@ -88,7 +91,22 @@ class TrustCache:
             Unavailable: ``unavailable.directory``. Rejected: what the directory showed is not good.
         """
         await self.refresh()
+        self.check_clock()
         self._loop = asyncio.get_running_loop().create_task(self._keep_fresh())
+
+    def check_clock(self) -> None:
+        """Compare this machine's clock with the instant of the head that was heard last.
+
+        Raises:
+            ConfigError: ``config.clock``: nothing that is signed here would be believed there, nor the other way round.
+        """
+        if self.trust.head is None:
+            return
+        ahead = self._clock.now() - self.trust.head.instant
+        if abs(ahead) > LIMITS.skew:
+            way = "ahead of" if ahead > 0 else "behind"
+            seconds = f"{abs(ahead) / SECOND:.0f} s {way} the directory's"
+            raise ConfigError("config.clock", f"this machine's clock is {seconds}; set both (NTP keeps them right)")
 
     async def aclose(self) -> None:
         for task in (self._loop, self._polling):
@@ -204,16 +222,16 @@ class TrustCache:
         """Whether this is the connection to the directory."""
         return connection is self._connection
 
-    def lost(self) -> None:
+    def cut(self, reason: str) -> None:
         """The connection is gone: what waits fails, and the next call dials again."""
         self._connection = None
         self._away = True
         for _, future in self._waiting.values():
             if not future.done():
-                future.set_exception(Unavailable("unavailable.directory", "the connection to the directory was lost"))
+                future.set_exception(self._unreachable(reason))
         self._waiting.clear()
         if self.problem is None:
-            self.problem = Unavailable("unavailable.directory", "the connection to the directory was lost")
+            self.problem = self._unreachable(reason)
         self._hint.set()
 
     def received(self, frame: bytes) -> None:
@@ -255,6 +273,16 @@ class TrustCache:
             raise Unavailable("unavailable.directory", f"no answer from {self._endpoint}; is it running?") from error
         finally:
             self._waiting.pop(number, None)
+
+    def _unreachable(self, reason: str) -> Unavailable:
+        where = f"the directory at {self._endpoint}"
+        if reason == REFUSED:
+            text = f"{where} refuses this identity: it is unknown there, suspended or revoked; ask its operator"
+            return Unavailable("unavailable.directory_refused", text, retryable=False)
+        if reason == OTHER_KEY:
+            text = f"at {self._endpoint} listens no directory with the pinned key; compare the bus URLs"
+            return Unavailable("unavailable.directory_key", text, retryable=False)
+        return Unavailable("unavailable.directory", f"{where}: {reason}; is `agentbus up` running there?")
 
     # ── what it brings ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -105,15 +105,18 @@ class DirectoryServer:
     def received(self, frame: bytes) -> None:
         return None
 
+    def cut(self, reason: str) -> None:
+        return None
+
     # ── a node's Server ──────────────────────────────────────────────────────────────────────────────────────────
 
     def admits(self, key: bytes) -> bool:
         """Whether an unused enrolment token has this CURVE key."""
         return self.core.admits_token(key, self.clock.now())
 
-    def lost(self, connection: Connection | None = None) -> None:
+    def lost(self, connection: Connection) -> None:
         """A node is gone, and with it its instances."""
-        if connection is None or self._nodes.pop(connection.id, None) is None:
+        if self._nodes.pop(connection.id, None) is None:
             return
         for interested in self._interest.values():
             interested.discard(connection.id)

@@ -271,5 +271,5 @@ class _Source:
     def received(self, frame: bytes) -> None:
         return None
 
-    def lost(self) -> None:
+    def cut(self, reason: str) -> None:
         return None

@@ -6,7 +6,11 @@ the other end of a connection, never who a message is from: that is the signatur
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
+
+REFUSED: Final = "refused by the peer"
+OTHER_KEY: Final = "the handshake failed: another key listens there, or no agentbus"
+"""Reasons for which a connection that was dialled is lost, and dialling again will not help."""
 
 
 class Connection(Protocol):

@@ -19,11 +19,13 @@ from tests.cli.program import AGENTBUS, Program, environment, run
 class Town:
     """``agentbus up`` in a folder, and the command line against it."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: Sequence[str] = AGENTBUS, **env: str) -> None:
         self.folder, self.home = folder, folder / "home"
         self.env = environment(self.home, AGENTBUS_DATA=str(folder / "logs"))
         self.programs: list[Program] = []
-        self.directory = self.start("up", "--port", "0", "--json", *options)
+        up = [*program, "up", "--port", "0", "--json", *options]
+        self.directory = Program(*up, cwd=folder, env={**self.env, **env})
+        self.programs.append(self.directory)
         self.url = str(json.loads(self.directory.until('"bus"'))["bus"])
 
     def start(self, *arguments: str, cwd: Path | None = None, **more: str) -> Program:

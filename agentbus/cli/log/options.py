@@ -36,10 +36,15 @@ def pinned_root(given: str | None) -> str:
         ConfigError: ``config.no_root``: a log is not verified against a root that nobody pinned.
     """
     from agentbus.connect import find_url
-    from agentbus.wire.ids import b64
+    from agentbus.errors import Malformed
+    from agentbus.wire.ids import b64, unb64
 
     if given is not None:
-        return given
+        try:
+            return b64(unb64(given.partition(".")[0], 32))
+        except Malformed as error:
+            text = f"{given!r} is no thumbprint: 43 characters, as in a bus URL between the # and the dot"
+            raise ConfigError("config.no_root", text) from error
     try:
         return b64(find_url().root)
     except ConfigError as error:

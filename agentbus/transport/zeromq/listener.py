@@ -92,7 +92,9 @@ class Listener:
         try:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
-            raise ConfigError("config.transport", f"cannot listen at {endpoint}: {error.strerror}") from error
+            why = str(error.strerror).partition(" (addr=")[0]
+            text = f"cannot listen at {endpoint}: {why}; choose another address or port"
+            raise ConfigError("config.transport", text) from error
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def send(self, connection: Inbound, frame: bytes) -> bool:

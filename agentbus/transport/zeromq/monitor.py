@@ -16,6 +16,7 @@ from typing import Final
 
 import zmq
 
+from agentbus.transport.base import OTHER_KEY, REFUSED
 from agentbus.transport.zeromq.reader import Reader
 
 _EVENT: Final = struct.Struct("=Hi")
@@ -24,9 +25,9 @@ FAILURES: Final = {
     zmq.Event.CLOSED: "nobody listens there",
     zmq.Event.CONNECT_RETRIED: "nobody listens there",
     zmq.Event.DISCONNECTED: "the peer is gone",
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "the handshake failed: another key listens there, or no agentbus",
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "the handshake failed: another key listens there, or no agentbus",
-    zmq.Event.HANDSHAKE_FAILED_AUTH: "refused by the peer",
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: OTHER_KEY,
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: OTHER_KEY,
+    zmq.Event.HANDSHAKE_FAILED_AUTH: REFUSED,
 }
 """The events after which a dialled connection is over, and what to tell people."""
 
