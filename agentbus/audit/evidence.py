@@ -262,6 +262,11 @@ class Evidence:
         return dict(self._verified())
 
     @property
+    def domain(self) -> str:
+        """The trust domain that the directory's log is about."""
+        return self._history.full.domain
+
+    @property
     def events(self) -> list[bytes]:
         """The directory log's encoded statements, in order."""
         return list(self._events)

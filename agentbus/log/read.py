@@ -350,6 +350,19 @@ def hop(file: BinaryIO, end: int) -> Iterator[int]:
             return
 
 
+def whole_records(file: BinaryIO, end: int) -> int:
+    """Where the last record ends that is whole: up to there a file can be copied while somebody writes it."""
+    last = 0
+    for at in hop(file, end):
+        file.seek(at)
+        head = file.read(HEAD.size)
+        after = at + HEAD.size + HEAD.unpack(head)[0] if len(head) == HEAD.size else end + 1
+        if after > end:
+            return at
+        last = after
+    return max(last, 0)
+
+
 def hop_kind(file: BinaryIO, end: int, kind: int) -> Iterator[bytes | None]:
     """For each record that :func:`hop` finds, its bytes where it claims to be an entry of this kind, else None."""
     at, base, data = 0, 0, b""

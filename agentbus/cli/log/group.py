@@ -8,6 +8,8 @@ from typing import Final
 import click
 
 VERBS: Final = {
+    "export": "report",
+    "report": "report",
     "redact": "redact",
     "check-proof": "prove",
     "prove": "prove",
