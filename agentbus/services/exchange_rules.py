@@ -134,7 +134,11 @@ def judge(
     """
     asked = _read(parameters)
     if asked.get("grant_type") != GRANT_TYPE:
-        raise _missing("grant_type") if "grant_type" not in asked else _invalid("grant_type", "token exchange only")
+        raise (
+            _missing("grant_type")
+            if "grant_type" not in asked
+            else _invalid("request.grant_type", "token exchange only")
+        )
     subject, kind = _need(asked, "subject_token"), _need(asked, "subject_token_type")
     wanted = asked.get("requested_token_type", ACCESS_TOKEN)
     client = _with_actor(asked, client, trust, now)
@@ -144,7 +148,7 @@ def judge(
         return _from_own(asked, tokens.own(subject), client, trust, now)
     if kind in JWTS and wanted == CHAIN and not tokens.is_own(subject):
         return _from_foreign(asked, tokens.foreign(subject), client, trust, now)
-    raise _invalid("token_type", f"nothing of type {wanted[:80]!r} is made from a {kind[:80]!r}")
+    raise _invalid("request.token_type", f"nothing of type {wanted[:80]!r} is made from a {kind[:80]!r}")
 
 
 def _read(parameters: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -417,4 +421,4 @@ def _missing(name: str) -> RequestInvalid:
 
 
 def _invalid(code: str, message: str) -> RequestInvalid:
-    return RequestInvalid(f"request.{code}", message)
+    return RequestInvalid(code, message)
