@@ -19,6 +19,9 @@ EXPECTED = {
     "a widened grant": "reject.grant_widens",
     "planner revoked in the middle": "reject.revoked",
     "logs verified offline": "ok",
+    "logs reconciled": "ok",
+    "a proof checked": "ok",
+    "replayed byte for byte": "ok",
 }
 
 
@@ -40,6 +43,10 @@ def test_the_demo_does_every_step_and_its_logs_verify_with_the_command_line(tmp_
     assert {name: v["ok"] for name, v in story["verdicts"].items()} == dict.fromkeys(
         ("AUTHENTIC", "KEY-VALID", "AUTHORISED", "INTACT"), True
     )
+
+    replay = story["replay"]
+    assert replay["ok"] is True and replay["mode"] == "stub" and replay["counts"]["same"] == replay["messages"] == 3
+    assert set(replay["agents"]) == {"planner", "summarizer"}
 
     data = tmp_path / "demo"
     nodes = [str(data / name) for name in ("planner", "librarian", "summarizer", "directory-node", "user-alice")]

@@ -76,8 +76,8 @@ async def library(bus: Caller) -> AsyncIterator[Library]:
 
 
 librarian = Agent("librarian", description="Finds and reads passages of the corpus", lifespan=library)
-summarizer = Agent("summarizer", description="Answers from passages, in their own words")
-planner = Agent("planner", description="Answers questions about the corpus")
+summarizer = Agent("summarizer", description="Answers from passages, in their own words", replayable=True)
+planner = Agent("planner", description="Answers questions about the corpus", replayable=True)
 
 
 @librarian.handler(scopes=["docs:search"])

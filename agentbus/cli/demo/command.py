@@ -51,7 +51,7 @@ def demo(corpus: Path | None, question: str, data: Path | None, as_json: bool) -
                         "citations": story.citations,
                         "steps": [asdict(step) for step in story.steps],
                         "verdicts": story.verdicts,
-                        "replay": None,
+                        "replay": story.replay,
                         "root": story.root,
                     }
                 )

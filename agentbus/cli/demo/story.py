@@ -1,4 +1,4 @@
-"""The demo's story: a question answered on somebody's behalf, six attacks refused, the logs verified.
+"""The demo's story: a question answered on somebody's behalf, six attacks refused, the logs examined.
 
 Everything is real: processes, sockets, keys, a directory. Public names only.
 """
@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from agentbus import AgentBusError, Bus, Identity, Raw
 from agentbus.audit import Evidence, Message
 from agentbus.cli.demo.agents import CORPUS, Read, Search
 from agentbus.cli.demo.processes import Processes
+from agentbus.cli.demo.record import Record
 from agentbus.testing.raw import RawPeer, sender_is
 
 DOMAIN: Final = "agents.local"
@@ -58,6 +58,7 @@ class Story:
     answer: str = ""
     citations: list[str] = field(default_factory=list)
     verdicts: dict[str, Any] = field(default_factory=dict)
+    replay: dict[str, Any] | None = None
     root: str = ""
     _pending: dict[str, tuple[int, str]] = field(default_factory=dict)  # frame digest → (step, expected code)
 
@@ -80,7 +81,7 @@ class Story:
             await self.operator.aclose()
         finally:
             await self.processes.stop()
-        await asyncio.to_thread(self._verify)
+        await asyncio.to_thread(self._examine)
 
     # ── the people ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -249,32 +250,10 @@ class Story:
 
     # ── the record ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _verify(self) -> None:
-        began = time.monotonic()
-        nodes = sorted(p for p in self.data.iterdir() if p.is_dir() and any(p.glob("*.seg")))
-        report = self._evidence(*nodes).verify()
-        self.tell(f"\n{len(nodes)} logs, verified offline against root key {self.root}:")
-        for name in ("AUTHENTIC", "KEY-VALID", "AUTHORISED", "INTACT"):
-            verdict = report[name]
-            self.verdicts[name] = {"ok": verdict.ok, "checked": verdict.checked, "problems": list(verdict.problems)}
-            self.tell(f"  {name:11} {'yes' if verdict.ok else 'NO'}  {verdict.checked} checked")
-        good = all(v["ok"] is True for v in self.verdicts.values())
-        self._step("logs verified offline", good, "ok" if good else "evidence.negative", began)
-        self._tamper(nodes)
-
-    def _tamper(self, nodes: list[Path]) -> None:
-        began = time.monotonic()
-        copy = self.data / "tampered"
-        shutil.copytree(self.data / "planner", copy / "planner")
-        segment = next(iter(sorted((copy / "planner").glob("0*.seg"))))
-        data = bytearray(segment.read_bytes())
-        data[len(data) // 2] ^= 0x01
-        segment.write_bytes(data)
-        report = self._evidence(copy / "planner").verify()
-        red = [name for name in self.verdicts if report[name].ok is False]
-        self._step("one flipped byte is found", bool(red), ",".join(red) or "not found", began)
-        self.tell(f"\na copy of planner's log with one byte flipped: {', '.join(red) or 'NOTHING'} turns red")
-        shutil.rmtree(copy)
+    def _examine(self) -> None:
+        record = Record(self.data, self.root, self.tell, self._step)
+        record.examine()
+        self.verdicts, self.replay = record.verdicts, record.replay
 
     def _step(self, name: str, ok: bool, code: str, began: float) -> None:
         self.steps.append(Step(name, ok, code, round((time.monotonic() - began) * 1000, 1)))
