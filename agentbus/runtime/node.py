@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, Final, Protocol
 
-from agentbus.crypto.merkle import leaf_hash
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.decide import Policy
@@ -31,6 +30,7 @@ from agentbus.log.base import LogStore
 from agentbus.protocol.engine import Engine, Ready, ToSign
 from agentbus.protocol.events import Answered, Asked, Ended, Event, Steered
 from agentbus.protocol.exchange import Exchange
+from agentbus.runtime.again import Again
 from agentbus.runtime.alarms import Alarm, Alarms
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.entropy import Pool
@@ -41,10 +41,10 @@ from agentbus.runtime.tape import Recording, Tape
 from agentbus.runtime.trust_cache import TrustSource
 from agentbus.runtime.voices import Place, Voice, Voices
 from agentbus.transport.base import Connection, Transport
-from agentbus.wire.frame import ENROLMENT, ENVELOPE, STATEMENTS, decode_frame
+from agentbus.wire.frame import ENROLMENT, ENVELOPE, STATEMENTS
 from agentbus.wire.header import Kind
 from agentbus.wire.ids import PrincipalId, name_id
-from agentbus.wire.limits import LIMITS, SECOND
+from agentbus.wire.limits import SECOND
 
 CODES: Final = {
     "agent.gone": "The agent's process or connection ended before it answered.",
@@ -54,8 +54,6 @@ CODES: Final = {
 
 SYNC: Final = 0.1  # seconds between fsyncs of the log while it grows
 CHECKPOINT_EVERY: Final = 10  # of them
-UNHEARD: Final = 0.8  # seconds for a first sign of life after a frame was sent again
-ORPHANED: Final = 3.0  # seconds that a handler goes on whose caller's connection broke
 
 
 class Server(Protocol):
@@ -111,9 +109,10 @@ class Node:
         self._entropy = entropy
         self._engine = Engine(Pool() if entropy is os.urandom else entropy, purpose=purpose)
         self.finder = Finder(source, clock)
+        self.again = Again(self._engine.exchanges, self.finder, transport, ended=self._ended, alive=self._alive)
         self.inbound = Inbound(
             engine=self._engine, source=source, recorder=self.recorder, clock=clock, deliver=self._deliver,
-            repeated=self._repeated, wake=self.wake, spawn=self.spawn,
+            repeated=self.again.repeated, wake=self.wake, spawn=self.spawn,
         )  # fmt: skip
         self.voices = Voices(
             Place(name, log_key, curve_key, lambda: transport.endpoints), source=source, engine=self._engine,
@@ -146,7 +145,7 @@ class Node:
         """Say goodbye, close everything, leave nothing behind. Twice is harmless."""
         if self._closed:
             return
-        self._closed = self.inbound.closed = True
+        self._closed = self.inbound.closed = self.again.closed = True
         self.voices.leave_all()
         for task in list(self._tasks):
             task.cancel()
@@ -239,7 +238,7 @@ class Node:
 
     def conclude(self, exchange: Exchange) -> None:
         """Nothing more is said or heard about this exchange, on this side."""
-        self._engine.end(exchange, "lose")
+        self._engine.exchanges.end(exchange, "lose")
         self.forget(exchange)
 
     def tape(self, digest: bytes) -> Tape:
@@ -283,12 +282,12 @@ class Node:
     def _undeliverable(self, ready: Ready) -> None:
         """The connection is full, or has just broken: over another one it may still go."""
         digest = ready.draft.digest
-        exchange = self._engine.asked_by(digest)
-        if exchange is not None and self._send_again(exchange, but=ready.route):
+        exchange = self._engine.exchanges.asked_by(digest)
+        if exchange is not None and self.again.send(exchange, but=ready.route):
             return
         self.recorder.unsent(digest, "the connection takes no more", self.clock.now())
         if exchange is not None:
-            self._engine.end(exchange, "lose")
+            self._engine.exchanges.end(exchange, "lose")
         waiter = self._waiters.pop(digest, None)
         if waiter is not None:
             waiter.failed(Backpressure("backpressure.peer", "the peer takes no more now; slow down, or try later"))
@@ -300,7 +299,8 @@ class Node:
         return alarm
 
     def _rearm(self) -> None:
-        due = min((d for d in (self._engine.next_deadline(), self.alarms.next()) if d is not None), default=None)
+        soonest = (self._engine.exchanges.next_deadline(), self.alarms.next())
+        due = min((instant for instant in soonest if instant is not None), default=None)
         if self._timer is not None and due == self._due and not self._closed:
             return
         self._due = due
@@ -337,21 +337,13 @@ class Node:
             self.inbound.charge(connection)
 
     def lost(self, connection: Connection, reason: str) -> None:
-        """A connection is gone: what can go on over another one does, and who else waits for an answer hears so."""
+        """A connection is gone."""
         self.inbound.lost(connection)
         if self.source.owns(connection):
             self.source.cut(reason)
         if self.server is not None:
             self.server.lost(connection)
-        for event in self._engine.lose(connection):
-            self.finder.suspect(event.exchange.party.instance)
-            if isinstance(event, Ended):
-                self._ended(event)
-            elif event.exchange.role == "caller":
-                if not self._send_again(event.exchange, but=connection):
-                    self._lose(event.exchange)
-            else:
-                asyncio.get_running_loop().call_later(ORPHANED, self._orphaned, event.exchange, connection)
+        self.again.lost(connection)
 
     async def admit(self, key: bytes) -> bool:
         """Whether a CURVE key may connect: an enrolled principal's that is not suspended, retired or revoked."""
@@ -361,53 +353,11 @@ class Node:
             await self.source.refresh()  # it may have enrolled a moment ago
         return self.source.trust.admits(key)
 
-    # ── at least once: when a connection breaks ──────────────────────────────────────────────────────────────────
-
-    def _send_again(self, exchange: Exchange, *, but: Connection) -> bool:
-        """The same frame over a new connection to the same instance. Whoever knows it runs nothing twice.
-
-        Returns:
-            False: it did not go: the instance is gone, there is no other connection than ``but``, or it went too often.
-        """
-        party = exchange.party
-        to = self.finder.again(PrincipalId(party.principal), party.instance)
-        if to is None or self._closed:
-            return False
-        connection = self.transport.dial(to.endpoints[0], to.curve_key)
-        if connection is but:
-            return False
-        frame = self._engine.send_again(exchange, connection)
-        if frame is None or not connection.offer(frame):
-            return False
-        asyncio.get_running_loop().call_later(UNHEARD, self._give_up, exchange, connection)
-        return True
-
-    def _give_up(self, exchange: Exchange, connection: Connection) -> None:
-        if exchange.unheard and exchange.route is connection:
-            self._lose(exchange)
-
-    def _orphaned(self, exchange: Exchange, connection: Connection) -> None:
-        """The caller did not come back for the answer: nobody waits for the rest."""
-        if exchange.route is connection:
-            self._lose(exchange)
-
-    def _lose(self, exchange: Exchange) -> None:
-        if self._engine.end(exchange, "lose"):
-            self._ended(Ended(exchange, "gone"))
-
-    def _repeated(self, connection: Connection, frame: bytes) -> bool:
-        """A message that was accepted came again: it is answered again, and not run again."""
-        digest = leaf_hash(decode_frame(frame, LIMITS).header)
-        found = self._engine.repeat(digest, route=connection, peer=connection.peer)
-        if found is None:
-            return False
-        exchange, answer = found
+    def _alive(self, exchange: Exchange) -> None:
+        """Whoever asked again hears that its handler still runs."""
         voice = self.voices.get(exchange.party.mine)
-        if answer is not None:
-            connection.offer(answer)
-        elif voice is not None:
+        if voice is not None:
             self.answer(Kind.PROGRESS, voice, exchange, action="progress", body=b"")
-        return True
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -455,12 +405,12 @@ class Node:
         """Who counts no more is waited for no more, and a handler whose chain broke is stopped."""
         trust = self.source.trust
         self.voices.trust_changed()
-        for exchange in self._engine.asked():
+        for exchange in self._engine.exchanges.asked:
             party = exchange.party
             record = trust.principal(party.principal)
             gone = record is None or record.state != "active" or trust.is_revoked("instance", party.handle)
             waiter = self._waiters.get(exchange.digest)
-            if gone and waiter is not None and self._engine.end(exchange, "lose"):
+            if gone and waiter is not None and self._engine.exchanges.end(exchange, "lose"):
                 self.forget(exchange)
                 who = PrincipalId(party.principal).short
                 waiter.failed(Rejected("reject.revoked", f"{who} was revoked or suspended while it was asked"))

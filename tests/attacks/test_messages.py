@@ -100,7 +100,7 @@ async def test_one_bit_in_every_byte_of_a_frame_that_was_never_delivered(net: An
             ) if _known(net, frame, at, bit) else None  # fmt: skip
     await net.settle()
     assert bank.quoted == 0
-    assert net._node._engine._serving == {}
+    assert net._node._engine.exchanges.serving == []
     assert await net.attacker.deliver(frame) == "ok"
 
 

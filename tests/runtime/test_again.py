@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from agentbus import Agent, AgentGone, Backpressure, Context, Denied, Request
-from agentbus.protocol import engine
+from agentbus.protocol import exchanges
 from agentbus.runtime import turns
 from agentbus.runtime.inbound import BAD_FRAMES
 from agentbus.runtime.node import Node
@@ -63,7 +63,7 @@ class Site:
 
 def asking(node: Node) -> set[Any]:
     """The connections over which this node waits for something."""
-    return {exchange.route for exchange in node._engine.asked()}
+    return {exchange.route for exchange in node._engine.exchanges.asked}
 
 
 def cut(town: Any) -> None:
@@ -121,7 +121,7 @@ async def test_a_line_that_breaks_for_ever_is_an_error(town: Any) -> None:
         alice = await town.user("alice", [])
         asked = asyncio.ensure_future(alice.request("site", Work()))
         await town.until(lambda: site.ran == 1)
-        for _ in range(engine.AGAIN + 1):
+        for _ in range(exchanges.AGAIN + 1):
             old = set().union(*(asking(node) for node in town.nodes))
             cut(town)
             await town.until(lambda old=old: asked.done() or set().union(*(asking(n) for n in town.nodes)) - old)
@@ -151,20 +151,20 @@ async def test_only_so_many_questions_to_one_instance_are_open_at_once(
     town: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An honest node never has more under way than its peer lets wait."""
-    assert engine.UNDER_WAY < turns.FRAMES
-    monkeypatch.setattr(engine, "UNDER_WAY", 100)
+    assert exchanges.UNDER_WAY < turns.FRAMES
+    monkeypatch.setattr(exchanges, "UNDER_WAY", 100)
     site = Site()
     site.gate.clear()
     async with town.serve(site.agent):
         alice = await town.user("alice", [])
-        asked = [asyncio.ensure_future(alice.request("site", Work())) for _ in range(engine.UNDER_WAY + 5)]
+        asked = [asyncio.ensure_future(alice.request("site", Work())) for _ in range(exchanges.UNDER_WAY + 5)]
         await town.until(lambda: sum(a.done() for a in asked) == 5)
         codes = {type(a.exception()): a.exception().code for a in asked if a.done()}
         assert codes == {Backpressure: "backpressure.peer"}
         site.gate.set()
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert sum(isinstance(a, Done) for a in answers) == engine.UNDER_WAY
-        assert (await alice.request("site", Work())).times == engine.UNDER_WAY + 1, "what ended makes room"
+        assert sum(isinstance(a, Done) for a in answers) == exchanges.UNDER_WAY
+        assert (await alice.request("site", Work())).times == exchanges.UNDER_WAY + 1, "what ended makes room"
 
 
 # ── attacks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -193,9 +193,9 @@ async def test_who_repeats_itself_for_ever_is_dropped(net: Any) -> None:
         assert await net.attacker.deliver(frame) == "ok"
         connection = net.attacker.connection()
         before = len(net.attacker.received)
-        for _ in range(engine.REPEATS + BAD_FRAMES + 2):
+        for _ in range(exchanges.REPEATS + BAD_FRAMES + 2):
             connection.offer(frame)
         await net.settle()
-        assert len(net.attacker.received) - before <= engine.REPEATS
+        assert len(net.attacker.received) - before <= exchanges.REPEATS
         assert connection.gone
         assert site.ran == 1

@@ -107,7 +107,7 @@ async def test_a_send_is_answered_by_the_receipt_it_asks_for(town: Any, ack: Any
         assert receipt.level == ack
         assert len(receipt.message) == 64
         await town.until(lambda: shop.notes == [ack])
-        await town.until(lambda: all(node._engine.open_exchanges == 0 for node in town.nodes))
+        await town.until(lambda: all(len(node._engine.exchanges) == 0 for node in town.nodes))
 
 
 async def test_a_message_that_is_only_sent_is_answered_by_nothing(net: Any) -> None:

@@ -135,7 +135,7 @@ async def test_leaving_the_block_cancels_down_the_tree(town: Any) -> None:
             await counter.endless.wait()
         await asyncio.wait_for(counter.relay_stopped.wait(), 5)
         await asyncio.wait_for(counter.stopped.wait(), 5)
-        await town.until(lambda: all(node._engine.open_exchanges == 0 for node in town.nodes))
+        await town.until(lambda: all(len(node._engine.exchanges) == 0 for node in town.nodes))
 
 
 @pytest.mark.parametrize("fail", ["problem", "crash"])
