@@ -264,8 +264,10 @@ async def test_an_agent_that_poses_as_a_user(net: Any, held: Held) -> None:
         "own": (root._replace(issuer=mallory.id, subject=mallory.id, audience=mallory.id), "reject.root_kind"),
         "standing": (mallory.authority.links[0].grant._replace(scopes=(Scope("pay"),)), "reject.grant_signature"),
         "alice": (root._replace(audience=mallory.id, scopes=(Scope("pay"),)), "reject.grant_signature"),
-        "consent": (root._replace(root_kind="consent"), "reject.root_kind"),
-        "token": (root._replace(root_kind="token"), "reject.root_kind"),
+        "consent": (root._replace(root_kind="consent", evidence=(0,)), "reject.root_kind"),
+        "token": (root._replace(root_kind="token", evidence=("https://idp", "jti", "", 1 << 60)), "reject.root_kind"),
+        "consent to nothing": (root._replace(root_kind="consent"), "malformed.grant"),
+        "token of nobody": (root._replace(root_kind="token"), "malformed.grant"),
         "vouched": (root._replace(root_kind="vouched"), "reject.root_kind"),
     }
     for name, (grant, code) in forms.items():
