@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.figures import figure, pytest_terminal_summary  # noqa: F401  # a fixture and a hook for all tests
+
 
 @pytest.fixture(scope="session", autouse=True)
 def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

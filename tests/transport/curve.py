@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-from nacl.bindings import crypto_box
+from nacl.bindings import crypto_box, crypto_box_afternm, crypto_box_beforenm, crypto_box_open
 from nacl.public import PrivateKey
 
 LOW_ORDER: Final = bytes(32)  # u = 0: the product with any secret is 0, and libsodium refuses to go on
@@ -51,6 +51,62 @@ def receive(peer: socket.socket, size: int) -> bytes:
             break
         data += more
     return data
+
+
+class Client:
+    """A dialler that completes the handshake as it should, and then sends what it likes.
+
+    Args:
+        key: Its registered CURVE key.
+        endpoint: Whom it dials.
+        server_key: The key that listens there.
+    """
+
+    def __init__(self, key: PrivateKey, endpoint: str, server_key: bytes) -> None:
+        host, port = endpoint.removeprefix("tcp://").rsplit(":", 1)
+        self.socket = socket.create_connection((host, int(port)), timeout=20)
+        ours, self._nonce = PrivateKey.generate(), 2
+        self.socket.sendall(greeting(server=False) + hello(server_key, ours=ours))
+        assert len(receive(self.socket, 64)) == 64
+        said = receive(self.socket, 2 + 168)
+        opened = crypto_box_open(said[26:], b"WELCOME-" + said[10:26], server_key, bytes(ours))
+        theirs, cookie = opened[:32], opened[32:]
+        vouch_nonce = os.urandom(16)
+        vouch = crypto_box(bytes(ours.public_key) + server_key, b"VOUCH---" + vouch_nonce, theirs, bytes(key))
+        metadata = b"\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER" + b"\x08Identity" + bytes(4)
+        plain = bytes(key.public_key) + vouch_nonce + vouch + metadata
+        self._shared = crypto_box_beforenm(theirs, bytes(ours))
+        box = crypto_box_afternm(plain, b"CurveZMQINITIATE" + self._short(), self._shared)
+        self.socket.sendall(command(b"INITIATE", cookie + self._short() + box))
+        self._nonce += 1
+        head = receive(self.socket, 2)
+        assert receive(self.socket, head[1]).startswith(b"\x05READY"), "not admitted"
+
+    def message(self, payload: bytes, *, more: bool) -> bytes:
+        """One MESSAGE command, as it goes over the wire."""
+        plain = bytes([more]) + payload
+        box = crypto_box_afternm(plain, b"CurveZMQMESSAGEC" + self._short(), self._shared)
+        body = b"\x07MESSAGE" + self._short() + box
+        self._nonce += 1
+        return (b"\0" + bytes([len(body)]) if len(body) < 256 else b"\x02" + len(body).to_bytes(8, "big")) + body
+
+    def pour(self, part: bytes, parts: int) -> int:
+        """So many parts of one message that has no end; how many went before the connection was cut."""
+        for number in range(parts):
+            try:
+                self.socket.sendall(self.message(part, more=True))
+            except OSError:
+                return number
+        return parts
+
+    def _short(self) -> bytes:
+        return self._nonce.to_bytes(8, "big")
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.socket.close()
 
 
 class HostileListener:

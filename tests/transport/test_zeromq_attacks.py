@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket as sockets
 import struct
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
+from curve import LOW_ORDER, Client, command, greeting, hello
+from proxy import between
 from zmq_peers import Attacker, Process, attacker, process, public, secret, zmq_party
 
 from agentbus.testing.transports import PATIENCE, Party, RecordingSink
 from agentbus.transport.zeromq import gate as gates
 from agentbus.transport.zeromq import sockets as options
-from agentbus.transport.zeromq import zap
+from agentbus.transport.zeromq import unfinished, zap
 from agentbus.transport.zeromq.monitor import Accepted
 from agentbus.transport.zeromq.sockets import Settings
+
+Figure = Callable[[str, float, str], None]
 
 
 @pytest.fixture
@@ -209,16 +217,24 @@ async def test_strangers_get_nowhere(mallory: Attacker, alice: Party) -> None:
 
 
 async def test_garbage_on_the_wire_disturbs_nobody(alice: Party, victim: Process) -> None:
-    greeting = b"\xff" + b"\x00" * 8 + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\x00") + b"\x00" * 32
+    hi = greeting(server=False)
     garbage = [
         b"GET / HTTP/1.1\r\nHost: victim\r\n\r\n" * 10,
         os.urandom(5000),
         b"\x00" * 500,
         b"\xff" * 500,
-        greeting + os.urandom(500),
-        greeting + b"\x04\xc8" + b"\x05HELLO" + os.urandom(194),
-        greeting + b"\x06" + b"\xff" * 8 + b"x" * 100,
-        greeting.replace(b"CURVE", b"CURSE") + b"\x04\x05\x04ERROR",
+        hi + os.urandom(500),
+        hi + b"\x04\xc8" + b"\x05HELLO" + os.urandom(194),
+        hi + b"\x06" + b"\xff" * 8 + b"x" * 100,
+        hi.replace(b"CURVE", b"CURSE") + b"\x04\x05\x04ERROR",
+        greeting(server=True) + hello(victim.key),
+        hi + hello(victim.key, claim=LOW_ORDER),  # the mirror image of what a hostile listener can do to a dialler
+        hi + hello(victim.key, claim=b"\x01" + bytes(31)),
+        hi + hello(victim.key) + command(b"INITIATE", os.urandom(240)),
+        hi + hello(victim.key) + command(b"INITIATE", os.urandom(60_000)),
+        hi + hello(victim.key) + command(b"MESSAGE", os.urandom(100)),
+        hi + hello(victim.key) + command(b"READY", os.urandom(100)),
+        hi + hello(victim.key) + hello(victim.key),
     ]
     with ExitStack() as open_until_the_end:
         for data in garbage * 5:
@@ -226,6 +242,126 @@ async def test_garbage_on_the_wire_disturbs_nobody(alice: Party, victim: Process
             stranger.sendall(data)
         await _still_serves(alice, victim)
     await _still_serves(alice, victim)
+
+
+async def test_strangers_cannot_make_us_hold_their_bytes(alice: Party, victim: Process, figure: Figure) -> None:
+    """MAXMSGSIZE is for messages of a megabyte, and libzmq grants it to a handshake's commands, too."""
+    before = _memory(victim.pid)
+    with ExitStack() as open_until_the_end:
+        strangers = [open_until_the_end.enter_context(_tcp(victim.endpoint)) for _ in range(100)]
+        for stranger in strangers:
+            stranger.sendall(greeting(server=False) + b"\x06" + (1_000_000).to_bytes(8, "big"))
+        await asyncio.wait_for(asyncio.gather(*(_pour(stranger, 900_000) for stranger in strangers)), PATIENCE)
+        await _still_serves(alice, victim)
+        figure("100 strangers with 900 kB each made it grow by", _memory(victim.pid) - before, "MiB")
+        await asyncio.wait_for(asyncio.gather(*(_until_closed(stranger) for stranger in strangers)), PATIENCE)
+    await _still_serves(alice, victim)
+
+
+@pytest.mark.parametrize("first", ["her first message", "after another"])
+async def test_a_message_that_never_ends_costs_the_connection(
+    mallory: Attacker, alice: Party, victim: Process, first: str, figure: Figure
+) -> None:
+    """Mallory is enrolled. Each part is small, and libzmq would collect them for ever: 301 MiB were seen."""
+    await _still_serves(alice, victim)
+    assert await victim.line() == "still there?"
+    before = _memory(victim.pid)
+    sender = await asyncio.to_thread(Client, secret("mallory"), victim.endpoint, victim.key)
+    with sender:
+        if first == "after another":
+            sender.socket.sendall(sender.message(b"hello", more=False))
+            assert await victim.line() == "hello"
+        poured = await asyncio.to_thread(sender.pour, b"x" * 60_000, 5000)  # 300 MB, if nobody stopped her
+    assert poured < 5000
+    figure("a message without an end made it grow by", _memory(victim.pid) - before, "MiB")
+    again = await mallory.attempt(mallory.socket("mallory", victim.key), victim.endpoint)
+    assert again == ("refused" if first == "after another" else "in")  # else her key is not known
+    await _still_serves(alice, victim)
+
+
+async def test_large_messages_in_a_row_are_no_attack(alice: Party) -> None:
+    """As large as may be, and read late: the loop of the one who reads is held up again and again."""
+    frames = 60
+    async with zmq_party("bob", listen=None) as bob:
+        connection = bob.transport.dial(alice.endpoint, alice.key)
+        alice.sink.on_frame = lambda connection, frame: time.sleep(0.02)  # on purpose
+        sent = 0
+        while sent < frames:
+            sent += connection.offer(b"%03d" % sent + b"x" * 1_000_000)
+            await asyncio.sleep(0)
+        got = await alice.sink.until_frames(frames)
+        assert [frame[:3] for frame in got] == [b"%03d" % number for number in range(frames)]
+        assert alice.sink.losses == bob.sink.losses == []
+
+
+async def test_a_large_first_message_over_a_slow_line_is_no_attack(alice: Party) -> None:
+    """300 kB in about three seconds, and strangers who do the same are cut meanwhile."""
+    async with between(alice.endpoint, pace=100_000) as line, zmq_party("bob", listen=None) as bob:
+        connection = bob.transport.dial(line.endpoint, alice.key)
+        assert connection.offer(b"x" * 300_000)
+        await alice.sink.until(lambda: bob.key in alice.sink.asked)
+        with _tcp(alice.endpoint) as stranger:
+            stranger.sendall(greeting(server=False) + b"\x06" + (1_000_000).to_bytes(8, "big") + b"x" * 100_000)
+            await asyncio.wait_for(_until_closed(stranger), PATIENCE)
+        assert await alice.sink.until_frames(1) == [b"x" * 300_000]
+        assert bob.sink.losses == []
+
+
+async def _pour(stranger: sockets.socket, size: int) -> None:
+    """So many bytes, or as many as are taken before the connection is cut."""
+    stranger.setblocking(False)
+    with suppress(ConnectionError):
+        await asyncio.get_running_loop().sock_sendall(stranger, b"x" * size)
+
+
+def _memory(pid: int) -> float:
+    """MiB that the process has had at most since it started."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1024
+
+
+def test_heartbeats_alone_never_look_like_a_message_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that is connected for a month and says nothing: some 60 bytes a second."""
+    clock = _Clock()
+    cut: list[int] = []
+    watched = unfinished.Unfinished(
+        clock,  # type: ignore[arg-type]
+        connections=lambda: [(7, 1, 1)],
+        quiet=lambda: True,
+        admitted=list,
+        cut=cut.append,
+        max_frame=65_536,
+    )
+    taken = 1000.0
+    monkeypatch.setattr(unfinished, "taken", lambda fd: int(taken))
+    watched.watch()
+    for _ in range(1000):
+        clock.now += 2592.0
+        taken += 2592.0 * 60
+        clock.run()
+    assert cut == []
+    taken += 3 * 65_536 + unfinished.SLACK
+    clock.now += 0.5
+    clock.run()
+    assert cut == [7]
+
+
+class _Clock:
+    """As much of a loop as a timer needs."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.call: Any = None
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, call: Any) -> Any:
+        self.call = call
+        return self
+
+    def run(self) -> None:
+        self.call()
 
 
 async def test_half_open_connections_do_not_keep_others_out() -> None:

@@ -64,6 +64,10 @@ class Process:
         self.key = public(name)
         self.endpoint = ""
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def line(self) -> Any:
         """What it says next."""
         assert self._process.stdout is not None

@@ -9,6 +9,7 @@ from agentbus.transport.zeromq.monitor import Accepted
 
 PENALTY: Final = 5.0  # seconds for which a dropped key may not return: longer than any client's first retries
 BURST: Final = 32.0  # connections one key may open at once; the processes of one identity share its key
+UNHEARD: Final = 60.0  # seconds; who was admitted and has not been heard by then is counted no more
 PACE: Final = 4.0  # connections a second one key may open after that
 
 
@@ -27,6 +28,7 @@ class Gate:
         self._clock = clock
         self._banned: dict[bytes, float] = {}
         self._buckets: dict[bytes, tuple[float, float]] = {}
+        self._unheard: dict[int, float] = {}
 
     def ban(self, key: bytes) -> None:
         """Refuse ``key`` for a while."""
@@ -45,7 +47,20 @@ class Gate:
             return None
         now = self._clock()
         self._buckets[key] = (self._tokens(key, now) - 1, now)
-        return f"{key.hex()}.{self._accepted.next_number()}".encode()
+        number = self._accepted.next_number()
+        self._unheard[number] = now
+        return f"{key.hex()}.{number}".encode()
+
+    def heard(self, number: int) -> None:
+        """The connection that was admitted under ``number`` has spoken."""
+        self._unheard.pop(number, None)
+
+    def unheard(self) -> list[int]:
+        """The numbers of those who were admitted of late and have not spoken."""
+        old = self._clock() - UNHEARD
+        for number in [number for number, at in self._unheard.items() if at < old]:
+            del self._unheard[number]
+        return list(self._unheard)
 
     def _tokens(self, key: bytes, now: float) -> float:
         tokens, at = self._buckets.get(key, (BURST, now))

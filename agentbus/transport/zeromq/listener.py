@@ -9,6 +9,7 @@ nor guess that of an agentbus peer afterwards.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Final
 
 import zmq
@@ -20,6 +21,7 @@ from agentbus.transport.zeromq.gate import Gate, read_user_id
 from agentbus.transport.zeromq.monitor import Accepted, Monitor
 from agentbus.transport.zeromq.reader import BUDGET, Reader
 from agentbus.transport.zeromq.sockets import Settings, listening
+from agentbus.transport.zeromq.unfinished import Unfinished
 from agentbus.transport.zeromq.zap import ZapHandler
 
 GRACE: Final = 1.0  # seconds; under a load that never ends, nothing left to read is no sign to wait for
@@ -38,6 +40,7 @@ class Inbound:
         self.user_id = user_id
         self.routing_id = routing_id
         self.fd = fd
+        self.messages = 0
         self.over: str | None = None
         self._listener = listener
 
@@ -82,6 +85,14 @@ class Listener:
         self._gate = Gate(self._accepted, has_room=self._has_room, clock=self._loop.time)
         self._zap = ZapHandler(self._loop, context, sink, self._gate)
         self._reader = Reader(self._loop, self._socket, self._drain)
+        self._unfinished = Unfinished(
+            self._loop,
+            connections=self._connections,
+            quiet=self._quiet,
+            admitted=self._gate.unheard,
+            cut=self._cut,
+            max_frame=settings.max_frame,
+        )
 
     def bind(self, endpoint: str) -> str:
         """Listen; the endpoint with the port that was found for ``*``.
@@ -126,6 +137,7 @@ class Listener:
     async def aclose(self, linger: int) -> None:
         """Close; what waits has ``linger`` ms to leave, and the sink hears nothing more."""
         self._closed = True
+        self._unfinished.close()
         self._reader.close()
         self._monitor.close()
         await self._zap.aclose()
@@ -142,6 +154,7 @@ class Listener:
             frame = socket.recv(zmq.DONTWAIT, copy=False)
             user_id = str(frame.get("User-Id"))
             connection = known.get(user_id) or self._meet(user_id, routing_id, frame)
+            connection.messages += 1
             if frame.more or len(frame) > self._max_frame:
                 self._reject(connection, frame)
             elif connection.over is None:
@@ -155,6 +168,7 @@ class Listener:
         fd = int(frame.get(zmq.SRCFD))
         connection = Inbound(self, user_id, routing_id=routing_id, fd=fd)
         self._by_user[user_id] = connection
+        self._gate.heard(connection.admission)
         self._monitor.drain()
         if self._accepted.is_open(fd, connection.admission):
             self._by_fd[fd] = connection
@@ -171,6 +185,7 @@ class Listener:
     def _event(self, event: int, fd: int) -> None:
         if event == zmq.Event.ACCEPTED:
             self._accepted.opened(fd)
+            self._unfinished.watch()
             if len(self._accepted) > self._limit:
                 self._loop.call_soon(self._has_room)
             return
@@ -196,6 +211,26 @@ class Listener:
             if silent is not None:
                 self._accepted.shut(silent, self._monitor.drain)
         return len(self._accepted) <= self._limit
+
+    def _quiet(self) -> bool:
+        waiting = self._socket.poll(0)
+        self._reader.wake()  # asking may swallow the edge that announces a frame
+        return not waiting
+
+    def _connections(self) -> Iterator[tuple[int, int, int | None]]:
+        self._monitor.drain()
+        for fd, number in self._accepted:
+            connection = self._by_fd.get(fd)
+            yield fd, number, connection.messages if connection is not None else None
+
+    def _cut(self, fd: int) -> None:
+        """This connection brings bytes and no message."""
+        self.malformed += 1
+        connection = self._by_fd.get(fd)
+        if connection is not None:
+            self.drop(connection, "it sent more than a message, and did not end it")
+        else:
+            self._accepted.shut(fd, self._monitor.drain)
 
     def _bury(self) -> None:
         """Nothing is left to read, so nothing of those who went either; or enough time was given. Tell, and forget."""

@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket as sockets
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from typing import Final
@@ -93,6 +93,10 @@ class Accepted:
 
     def __len__(self) -> int:
         return len(self._fds)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Descriptor and number of each, from the oldest to the newest; a copy, since looking may change it."""
+        return iter(tuple(self._fds.items()))
 
     def opened(self, fd: int) -> None:
         """ACCEPTED."""
