@@ -325,7 +325,7 @@ def _require_outside(grant: Grant, trust: Trust) -> None:
         if excess is not None:
             raise _no("reject.issuer", 0, excess)
     else:
-        excess = exceeds_consent(grant, trust.consents.get(evidence[0]))
+        excess = exceeds_consent(grant, trust.consents.get(grant.evidence[0] if grant.evidence else -1))
         if excess is not None:
             raise _no("reject.consent", 0, excess)
 

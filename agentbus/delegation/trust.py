@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from agentbus.crypto.keys import VerifyKey, thumbprint
 from agentbus.crypto.merkle import Frontier
@@ -52,6 +52,10 @@ class Head:
     note: bytes
 
 
+def _empty() -> Overlay[Any, Any]:
+    return Overlay()
+
+
 @dataclass(frozen=True, slots=True)
 class Trust:
     """All that is known about who holds which key. Start with :meth:`pinned`, move on with :meth:`advance`."""
@@ -63,16 +67,16 @@ class Trust:
     max_age: int = 30 * SECOND
     root_key: VerifyKey | None = None
     online: Mapping[bytes, OnlineKey] = field(default_factory=dict)
-    principals: Mapping[str, Principal] = field(default_factory=Overlay)
-    keys: Mapping[bytes, IdentityKey] = field(default_factory=Overlay)
-    curve_keys: Mapping[bytes, PrincipalId] = field(default_factory=Overlay)
-    revoked: Mapping[tuple[str, bytes], Revocation] = field(default_factory=Overlay)
+    principals: Mapping[str, Principal] = field(default_factory=_empty)
+    keys: Mapping[bytes, IdentityKey] = field(default_factory=_empty)
+    curve_keys: Mapping[bytes, PrincipalId] = field(default_factory=_empty)
+    revoked: Mapping[tuple[str, bytes], Revocation] = field(default_factory=_empty)
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
-    consents: Mapping[int, Consent] = field(default_factory=Overlay)  # by index in the log, until they end
-    forgettable: Mapping[bytes, int] = field(default_factory=Overlay)  # revoked grants: when they expired by themselves
-    instances: Mapping[bytes, Instance] = field(default_factory=Overlay)  # by instance key id
-    statements: Mapping[bytes, bytes] = field(default_factory=Overlay)  # the same, as they were signed
-    present: Mapping[str, tuple[bytes, ...]] = field(default_factory=Overlay)  # instance key ids of each principal
+    consents: Mapping[int, Consent] = field(default_factory=_empty)  # by index in the log, until they end
+    forgettable: Mapping[bytes, int] = field(default_factory=_empty)  # revoked grants: when they expired by themselves
+    instances: Mapping[bytes, Instance] = field(default_factory=_empty)  # by instance key id
+    statements: Mapping[bytes, bytes] = field(default_factory=_empty)  # the same, as they were signed
+    present: Mapping[str, tuple[bytes, ...]] = field(default_factory=_empty)  # instance key ids of each principal
     head: Head | None = None
     checked_at: int | None = None  # monotonic instant at which the newest answered poll was sent
     checked_head: int = -1  # the instant in that poll's answer: the same answer twice is a replay, not news

@@ -316,10 +316,11 @@ def scan_file(file: BinaryIO, start: int, end: int) -> Iterator[Record | Bad]:
         data = file.read(min(window, end - at))
         whole = at + len(data) >= end or not data
         grown = False
+        after: int | None = None
         for found in scan(data):
             if isinstance(found, Record):
                 yield found._replace(offset=at + found.offset)
-                after: int | None = found.offset + HEAD.size + len(found.data)
+                after = found.offset + HEAD.size + len(found.data)
             elif not whole and found.torn and (found.after is None or found.after >= len(data)):
                 at, window, grown = at + found.offset, window if found.offset else 2 * window, True
                 break
