@@ -87,7 +87,7 @@ def list_grants(user: str | None, every: bool, name: str | None, as_json: bool) 
 @json_option
 def show(which: str, name: str | None, as_json: bool) -> None:
     """A grant as a tree, with what each link narrowed, and whether it holds."""
-    authority = _open(which)
+    authority = open_grant(which)
     (state,), why = run_async(_states([authority], name))
     lines = [
         authority.tree(),
@@ -118,7 +118,7 @@ def why(
     Nothing is sent to AGENT: what it requires is what it told the directory. Exit 0 when it would be allowed.
     """
     given = dict(map(_fact, facts))
-    held = _open(which) if which else None
+    held = open_grant(which) if which else None
 
     async def work() -> Any:
         async with open_bus(name, listen="") as bus:
@@ -153,7 +153,7 @@ def why(
 @json_option
 def revoke(which: str, reason: str, name: str | None, as_json: bool) -> None:
     """Revoke a grant and everything that rests on it, for good."""
-    authority = _open(which)
+    authority = open_grant(which)
     if not reason.strip():
         raise ConfigError("config.reason", "say why: the reason stands in the directory's log")
 
@@ -172,7 +172,7 @@ def _holdings() -> Any:
     return Holdings(home() / "grants")
 
 
-def _open(which: str) -> Any:
+def open_grant(which: str) -> Any:
     """A grant by its file or by the beginning of its id, as a commit is named."""
     from agentbus.holdings import read_grant
 

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "run": ("run.command", "run"),
     "service": ("people", "service"),
     "status": ("status", "status"),
+    "token": ("token", "token"),
     "up": ("up", "up"),
     "user": ("people", "user"),
 }

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from tests.processes.desk import Desk, desk
 
-import pytest
+__all__ = ["desk"]
 
 SHOP = """
 from agentbus import Agent, Context, Request
@@ -25,66 +17,13 @@ async def buy(request: Buy, ctx: Context) -> str:
 """
 
 
-class Desk:
-    """One person's shell, and the directory it speaks to."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("AGENTBUS_")}
-        self.environment |= {"AGENTBUS_HOME": str(folder / "home"), "AGENTBUS_DATA": str(folder / "logs")}
-        self.running: list[subprocess.Popen[str]] = []
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "agentbus.cli.main", *arguments], env=self.environment, cwd=self.folder,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self.running.append(process)
-        return process
-
-    def run(self, *arguments: str, exit: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "agentbus.cli.main", *arguments], env=self.environment, cwd=self.folder,
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == exit, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
-
-    def json(self, *arguments: str, exit: int = 0) -> Any:
-        return json.loads(self.run(*arguments, "--json", exit=exit).splitlines()[0])
-
-    def stop(self, process: subprocess.Popen[str]) -> None:
-        self.running.remove(process)
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path)
-    yield made
-    for process in reversed(list(made.running)):
-        made.stop(process)
-
-
 def test_grants_by_people(desk: Desk) -> None:
-    up = desk.start("up", "--data", str(desk.folder / "data"), "--port", "0")
-    assert up.stdout is not None and up.stdout.readline().startswith("bus ")
+    up = desk.directory()
     (desk.folder / "shop.py").write_text(SHOP)
-    for name, more in (("shop", ()), ("helper", ("--ceiling", "shop:*", "--may-talk-to", "shop"))):
-        token = desk.run("agent", "create", name, *more).strip()
-        desk.run("agent", "enrol", name, "--token", token)
-    token = desk.run("user", "create", "alice", "--right", "shop:buy").strip()
-    desk.run("user", "enrol", "alice", "--token", token)
-    ready = desk.folder / "ready"
-    shop = desk.start("run", "shop:shop", "--ready-file", str(ready))
-    for _ in range(1200):
-        if ready.exists():
-            break
-        assert shop.poll() is None
-        time.sleep(0.05)
+    desk.enrol("agent", "shop")
+    desk.enrol("agent", "helper", "--ceiling", "shop:*", "--may-talk-to", "shop")
+    desk.enrol("user", "alice", "--right", "shop:buy")
+    shop = desk.serve("shop:shop")
 
     as_alice = ("--as", "user/alice")
     made = desk.json("grant", "create", "helper", "--scope", "shop:buy", "--expires-in", "300", *as_alice)
