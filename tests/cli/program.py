@@ -25,12 +25,16 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 class Program:
-    """A command that runs until it is told to stop; both its outputs are read together."""
+    """A command that runs until it is told to stop; both its outputs are read together.
 
-    def __init__(self, *command: str, cwd: Path, env: Mapping[str, str]) -> None:
+    Args:
+        typed: It reads what is typed into it, in a session of its own.
+    """
+
+    def __init__(self, *command: str, cwd: Path, env: Mapping[str, str], typed: bool = False) -> None:
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd,
-            env=dict(env),
+            command, stdin=subprocess.PIPE if typed else subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, cwd=cwd, env=dict(env), start_new_session=typed,
         )  # fmt: skip
         self.lines: list[str] = []
         self._queue: queue.Queue[str | None] = queue.Queue()

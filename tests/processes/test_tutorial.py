@@ -1,94 +1,112 @@
-"""The tutorial, block by block, as a newcomer would paste it."""
+"""The tutorial, block by block and in its order, as a newcomer would paste it into three shells."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
+from tests.cli.program import Program, environment
+
+DOCS = Path(__file__).parents[2] / "docs"
+TUTORIAL = (DOCS / "tutorial.md").read_text("utf-8")
+STEP = re.compile(
+    r"^<!-- shell (?P<shell>\d)(, (?P<how>until|refused|says): (?P<what>[^>]+?)|, (?P<key>Ctrl-C))? -->\n"
+    r"(```sh\n(?P<block>.*?)^```)?",
+    re.MULTILINE | re.DOTALL,
+)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TUTORIAL.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+class Shell(Program):
+    """A shell into which one pastes; it is in a session of its own, as a terminal's is."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        super().__init__("bash", cwd=folder, env=env, typed=True)
+        self.pasted = 0
+
+    def paste(self, block: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(block)
+        self.process.stdin.flush()
+
+    def ran(self, block: str) -> tuple[int, str]:
+        """Paste a block of commands that end: the exit status of the last one, and what they said."""
+        self.pasted += 1
+        before = len(self.lines)
+        self.paste(f"{block}echo done {self.pasted} $?\n")
+        last = self.until(f"done {self.pasted} ")
+        return int(last.split()[-1]), "\n".join(self.lines[before:-1])
+
+    def interrupt(self) -> None:
+        """Ctrl-C reaches what runs in the foreground."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+        self.stop()
 
 
 @pytest.fixture
-def shells(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
-    opened: list[subprocess.Popen[str]] = []
+def shells(tmp_path: Path) -> Iterator[dict[str, Shell]]:
+    """Three, in an empty folder, of somebody who has no bus."""
+    env = environment(tmp_path)
+    del env["AGENTBUS_HOME"]
+    opened = {number: Shell(tmp_path, env) for number in "123"}
     yield opened
-    for shell in reversed(opened):
-        if shell.poll() is None:
-            os.killpg(shell.pid, signal.SIGTERM)
-        try:
-            shell.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(shell.pid, signal.SIGKILL)
-            shell.wait(10)
-        assert shell.stdout is not None
-        shell.stdout.close()
+    for shell in opened.values():
+        shell.close()
+
+
+def test_every_block_of_the_tutorial_is_one_that_the_test_pastes() -> None:
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
+    steps = [step["block"] for step in STEP.finditer(TUTORIAL) if step["block"]]
+    assert [text for language, text in blocks if language == "sh"] == steps
+    assert [language for language, _ in blocks if language != "sh"] == ["python"]
+    assert len(steps) >= 9
 
 
 def test_a_newcomer_gets_from_an_empty_folder_to_the_first_refused_request(
-    tmp_path: Path, shells: list[subprocess.Popen[str]]
+    tmp_path: Path, shells: dict[str, Shell]
 ) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {k: v for k, v in os.environ.items() if not k.startswith("AGENTBUS_")} | {"PATH": path}
+    hello = tmp_path / "hello.py"
+    program = re.search(r"^```python\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
+    assert program is not None
+    hello.write_text(program[1], "utf-8")
+    said: list[str] = []
+    for step in STEP.finditer(TUTORIAL):
+        shell, block = shells[step["shell"]], step["block"] or ""
+        block = re.sub(r"^agentbus up$", "agentbus up --port 0", block, flags=re.MULTILINE)  # 7400 may be somebody's
+        if step["key"]:
+            shell.interrupt()
+            assert shell.ran("true\n")[0] == 0  # it has its prompt again
+        elif step["how"] == "until":
+            shell.paste(block)
+            shell.until(step["what"])
+        else:
+            status, text = shell.ran(block)
+            assert (status != 0) == (step["how"] in ("refused", "says")), text
+            assert step["how"] != "says" or step["what"] in text, text
+            if step["how"] == "refused":
+                assert re.fullmatch(rf"agentbus: .+ \[{re.escape(step['what'])}\]", text), text
+            said.append(text)
 
-    def shell(script: str, until: str, times: int = 1) -> str:
-        """A shell that stays open; returns the line that says ``until``."""
-        opened = subprocess.Popen(
-            ["bash", "-e"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            cwd=tmp_path, env=env, start_new_session=True,
-        )  # fmt: skip
-        shells.append(opened)
-        assert opened.stdin is not None and opened.stdout is not None
-        opened.stdin.write(script)
-        opened.stdin.close()
-        seen = []
-        for line in opened.stdout:
-            seen.append(line)
-            times -= until in line
-            if times == 0:
-                return line
-        raise AssertionError("".join(seen))
-
-    def paste(script: str) -> subprocess.CompletedProcess[str]:
-        script = f"export AGENTBUS_HOME=$PWD/bus\n{script}"
-        return subprocess.run(
-            ["bash", "-e", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
-        )
-
-    (tmp_path / "hello.py").write_text(blocks("python")[0], "utf-8")
-    directory, agents, ask, refused, verify = blocks("sh")
-
-    first = shell(directory.replace("agentbus up", "agentbus up --port 0"), "bus ")
-    assert re.match(r"bus agentbus://127\.0\.0\.1:\d+#[\w-]{43}\.[\w-]{43}$", first.strip())
-    shell(agents, "is served", times=2)
-
-    answered = paste(ask)
-    assert answered.returncode == 0, answered.stderr
-    assert "spiffe://agents.local/user/alice asked: why?why?" in answered.stdout
-
-    denied = paste(refused)
-    assert denied.returncode == 1
-    assert "denied.nothing_handed_over" in denied.stderr and "delegate=" in denied.stderr
-    assert len(denied.stderr.strip().splitlines()) == 1
-
-    os.killpg(shells[1].pid, signal.SIGTERM)
-    shells[1].wait(15)
-    verified = paste(verify)
-    assert verified.returncode == 0, verified.stdout + verified.stderr
-    assert "Summarize" in verified.stdout
+    assert "spiffe://dev.local/user/alice asked: why?why?" in said[0]
+    assert "spiffe://agents.local/user/alice asked: why?why?" in said[1]
+    assert "add --delegate SCOPE" in said[2]
+    verified = said[-1]
+    assert re.search(r"^INTACT +yes", verified, re.MULTILINE) and "Summarize" in verified
 
     segment = tmp_path / "bus" / "logs" / "planner" / "00000000.seg"
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 1
     segment.write_bytes(data)
-    assert paste(verify.splitlines()[0]).returncode == 1
+    again = "agentbus log verify bus/logs/planner --directory bus/directory/directory\n"
+    status, text = shells["3"].ran(again)
+    assert status == 1 and re.search(r"^INTACT +NO", text, re.MULTILINE)
