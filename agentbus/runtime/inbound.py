@@ -7,6 +7,7 @@ costs is its connection's business (step 1 of the sixteen).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -21,11 +22,15 @@ from agentbus.protocol.events import Asked, Event, Refused
 from agentbus.runtime import problems
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.record import Recorder
+from agentbus.runtime.sightings import Sightings
 from agentbus.runtime.trust_cache import TrustSource
 from agentbus.runtime.turns import Turns
 from agentbus.transport.base import Connection
 from agentbus.wire.frame import Envelope, decode_frame
+from agentbus.wire.header import Header
 from agentbus.wire.limits import LIMITS, SECOND
+
+_alarms = logging.getLogger("agentbus.alarm")
 
 LOOK_UPS: Final = 2  # the sender's statement first, then those of its chain's issuers
 LOOK_UP_RATE: Final = 20  # a second, for each connection: beyond it a message of an unknown sender is not looked up
@@ -83,6 +88,7 @@ class Inbound:
         self.accounts: dict[int, Account] = {}
         self._engine, self._source, self._recorder, self._clock = engine, source, recorder, clock
         self._deliver, self._repeated, self._wake, self._spawn = deliver, repeated, wake, spawn
+        self._sightings: Sightings[Connection] = Sightings()
         self._turns: Turns[tuple[Connection, bytes, Take]] = Turns()
         self._taken = 0  # frames judged in this step of the loop
         self._scheduled = False
@@ -109,6 +115,8 @@ class Inbound:
     def lost(self, connection: Connection) -> None:
         """A connection is gone, and with it what was kept of it; what it sent before is still judged in its turn."""
         self.accounts.pop(connection.id, None)
+        if not connection.dialled:
+            self._sightings.lost(connection)
 
     def charge(self, connection: Connection, cost: float = 1.0) -> None:
         """The bucket: whoever sends what does not verify pays, and nobody else."""
@@ -171,8 +179,23 @@ class Inbound:
         if message is not None:
             if message.header.directory_size > self._source.trust.size:
                 self._source.hint()  # a hint and no more: it never makes a message good or bad
-            self._record(connection, message.envelope, message.header.sender_key, "ok", now)
+            other = None if connection.dialled else self._heard(connection, message.header)
+            code = "ok" if other is None else "reject.key_twice"
+            self._record(connection, message.envelope, message.header.sender_key, code, now)
+            if other is not None:
+                self._alarm(message.header, connection, other)
+                return
         self._deliver(event)
+
+    def _heard(self, connection: Connection, header: Header) -> Connection | None:
+        return self._sightings.heard(header.sender_key, connection, header.seq)
+
+    def _alarm(self, header: Header, *places: Connection) -> None:
+        """A key in two hands: neither is heard here any more."""
+        who = f"{header.sender}#{header.sender_instance.hex()}"
+        _alarms.warning("reject.key_twice: the key of %s speaks on two connections at once; revoke the instance", who)
+        for connection in places:
+            connection.drop()
 
     async def _look_up(
         self, connection: Connection, account: Account, frame: bytes, needs: NeedsTrust, looked: int
