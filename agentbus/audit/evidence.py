@@ -20,13 +20,15 @@ from agentbus.errors import ConfigError, NotVerified
 from agentbus.log.history import History, Statements
 from agentbus.log.part import Part
 from agentbus.log.read import LogFolder, Unit, read_log
-from agentbus.log.reconcile import Reconciliation, reconcile_logs
+from agentbus.log.reconcile import Reconciliation, joined, reconcile_logs
 from agentbus.log.report import Report, Verdict, merge
 from agentbus.log.sweep import statement_blobs
 from agentbus.log.verify import Verification
 from agentbus.log.witness import Notes
 from agentbus.wire.ids import name_id, unb64
 
+JOINED: Final = 1_000_000
+"""Entries of all logs that are joined while they are verified; joining keeps half a kilobyte of each message."""
 CODES: Final = {
     "evidence.not_verified": "Call verify() before reading messages.",
     "evidence.no_root": "No root key's thumbprint was given to verify against, and no profile pins one.",
@@ -124,6 +126,8 @@ class Evidence:
             reports[name] = Verification(log, self._history, held, parts).run()
         self._logs = logs
         merged = merge(reports) if reports else Report({})
+        if len(logs) > 1 and sum(entries.values()) <= JOINED:
+            merged = joined(merged, self.reconcile())
         return _with_forks(merged, notes.forks(but=[log.origin or "" for log in logs.values()]))
 
     def _parts(

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from agentbus.delegation.statements import Instance
 from agentbus.log.entry import ACCEPTED
 from agentbus.log.read import LogFolder
-from agentbus.log.report import Verdict
+from agentbus.log.report import Report, Verdict
 from agentbus.log.sides import Line, Side, frame_digests, homes_of, read_side
 from agentbus.wire.ids import PrincipalId, b64
 
@@ -136,6 +136,16 @@ def reconcile_logs(logs: Mapping[str, LogFolder], statements: Iterable[Instance]
     sides = [read_side(log, name) for name, log in logs.items()]
     homes = homes_of(sides, [(instance.instance_id, instance.node) for instance in statements])
     return reconcile(sides, homes, frames=lambda side, wanted: frame_digests(logs[side.name], wanted))
+
+
+def joined(report: Report, found: Reconciliation) -> Report:
+    """A report on several logs whose COMPLETE also says what joining them gave."""
+    alone, together = report["COMPLETE"], found.verdict()
+    answers = {alone.ok, together.ok}
+    ok = False if False in answers else None if together.ok is None else alone.ok
+    problems = [*alone.problems, *together.problems]
+    complete = Verdict(ok, alone.checked + together.checked, problems, together.reason)
+    return Report({**report, "COMPLETE": complete})
 
 
 class _Join:

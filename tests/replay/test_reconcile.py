@@ -242,3 +242,31 @@ def test_the_command_prints_a_table_and_exits_by_the_answer(folder: Path, tmp_pa
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert json.loads(told.stdout)["ok"] is True
+
+
+async def test_verifying_several_logs_joins_them(tmp_path: Path) -> None:
+    """Whoever signs and does not log is found, although each log by itself is whole."""
+    async with Network.open() as net:
+        agent = Agent("shop")
+
+        @agent.handler
+        async def do(request: Do, ctx: Context) -> Got:
+            return Got()
+
+        async with net.serve(agent):
+            await net.attacker.request("shop", Do(n=1))
+            await net.settle()
+            paths = {}
+            for step in ("honest", "hidden"):
+                if step == "hidden":
+                    frame = net.attacker.forge("shop", Do(n=2))
+                    assert await net.attacker.deliver(frame) == "ok"
+                paths[step] = [net.evidence(name)._paths[0] for name in ("shop", "mallory")]
+                net.clock.advance(1)
+            root, directory = net._core.trust.root, paths["hidden"][0].parent / "directory"
+            good = Evidence.open(*paths["honest"], directory=directory, root=root).verify()
+            assert good["COMPLETE"].ok and good.ok
+            apart = Evidence.open(paths["hidden"][1], directory=directory, root=root).verify()
+            assert apart["COMPLETE"].ok
+            found = Evidence.open(*paths["hidden"], directory=directory, root=root).verify()
+            assert found["COMPLETE"].ok is False and "mallory signed it" in found["COMPLETE"].problems[0]
