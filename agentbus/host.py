@@ -7,10 +7,7 @@ directory's own messages Â· ``DIR/discovery/`` what agents claim of themselves Â
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +15,11 @@ from typing import Any, Final
 from agentbus.connect import BusUrl, file_log, zmq_transport
 from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.delegation.statements import enrolment_transcript
-from agentbus.directory.core import Directory, OnlineKeys, prove_possession
-from agentbus.directory.store import SqliteStore
-from agentbus.errors import ConfigError, KeyFileError
+from agentbus.directory.core import Directory, prove_possession
+from agentbus.directory.data import DirectoryData
+from agentbus.errors import ConfigError
 from agentbus.identity import Identity
+from agentbus.keyfile import KeyFile, Keys
 from agentbus.log.base import LogStore
 from agentbus.runtime.clock import Clock, SystemClock
 from agentbus.runtime.node import Node
@@ -30,16 +28,12 @@ from agentbus.services.administration import directory_agent
 from agentbus.services.directory import DirectoryServer
 from agentbus.services.discovery import Claims, add_discovery
 from agentbus.services.exchange import Once, add_exchange
-from agentbus.wire.ids import DOMAIN, b64, everyone, name_id, unb64
+from agentbus.wire.ids import everyone, name_id
 from agentbus.wire.limits import SECOND
 
 CODES: Final = {
-    "config.in_use": "Another directory runs on this data; two would make two histories.",
-    "config.domain": "The trust domain is a lower-case DNS name, and an existing directory keeps its own.",
-    "config.keys": "The directory's keys are missing or damaged; restore them from a backup.",
+    "config.operator": "The key file of user/operator that is here belongs to another directory.",
 }
-
-ROLES: Final = ("identity", "head", "consent", "token")
 
 
 class DirectoryHost:
@@ -57,7 +51,7 @@ class DirectoryHost:
         self.clock: Clock = SystemClock()
         self._listen, self._advertise, self._domain = listen, advertise, domain
         self._max_age = max_age
-        self._lock: int | None = None
+        self._data = DirectoryData(folder)
         self.node: Node
         self.core: Directory
         self.url: BusUrl
@@ -70,14 +64,25 @@ class DirectoryHost:
         Raises:
             ConfigError: ``config.in_use``, ``config.domain``, ``config.keys``.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._take_lock()
+        self._data.take()
         try:
-            self.core = self._load() if (self.folder / "keys").exists() else self._create()
+            if self._data.keyring.exists():
+                self.core = self._load()
+            else:
+                domain = self._domain or "agents.local"
+                self.core = self._data.create(domain, now=self.clock.now(), max_age=self._max_age)
+                self.created = True
             await self._start()
         except BaseException:
-            self._release()
+            self._data.release()
             raise
+
+    def _load(self) -> Directory:
+        core = self._data.load(now=self.clock.now())
+        if self._domain is not None and self._domain != core.domain:
+            core.store.close()
+            raise ConfigError("config.domain", f"this is the directory of {core.domain}; leave --domain out")
+        return core
 
     async def _start(self) -> None:
         keys, domain = self.core.keys, self.core.domain
@@ -109,60 +114,13 @@ class DirectoryHost:
         """A clean stop."""
         await self._service.aclose(drain=2.0)
         await self.node.aclose()
-        self._release()
+        self._data.release()
 
     def enrol(self, name: str, **record: Any) -> Identity:
         """Create and enrol a principal with fresh keys, here in the directory's own process."""
         identity = Identity(name_id(name, self.core.domain), SigningKey(os.urandom(32)), CurveKey(os.urandom(32)))
         enrol_here(self.core, identity, now=self.clock.now(), **record)
         return identity
-
-    def _create(self) -> Directory:
-        domain = self._domain or "agents.local"
-        if not DOMAIN.fullmatch(domain) or len(domain) > 200:
-            raise ConfigError("config.domain", f"{domain!r} is no lower-case DNS name such as agents.example")
-        keys, root = OnlineKeys.make(os.urandom), SigningKey(os.urandom(32))
-        folder = self.folder / "keys.new"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _write(folder / "root.json", {"key": b64(root.seed)})
-        online = {role: b64(getattr(keys, role).seed) for role in ROLES}
-        _write(folder / "online.json", {**online, "curve": b64(keys.curve.secret), "root": b64(root.id)})
-        store = SqliteStore(self.folder / "directory")
-        core = Directory.create(store, keys, root, domain=domain, now=self.clock.now(), max_age=self._max_age * SECOND)
-        folder.rename(self.folder / "keys")  # last: keys without a log, or a log without keys, is never taken for whole
-        self.created = True
-        return core
-
-    def _load(self) -> Directory:
-        path = self.folder / "keys" / "online.json"
-        try:
-            if path.stat().st_mode & 0o077:
-                raise KeyFileError("key.readable", f"{path} is open to others: rotate the online keys")
-            data = json.loads(path.read_text("utf-8"))
-            signing = {role: SigningKey(unb64(data[role], 32)) for role in ROLES}
-            keys = OnlineKeys(**signing, curve=CurveKey(unb64(data["curve"], 32)))
-            root = unb64(data["root"], 32)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, KeyFileError):
-                raise
-            raise ConfigError("config.keys", f"{path}: {CODES['config.keys']}") from error
-        core = Directory(SqliteStore(self.folder / "directory"), keys, root, now=self.clock.now())
-        if self._domain is not None and self._domain != core.domain:
-            raise ConfigError("config.domain", f"this is the directory of {core.domain}; leave --domain out")
-        return core
-
-    def _take_lock(self) -> None:
-        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._release()
-            raise ConfigError("config.in_use", f"another directory runs on {self.folder}; stop it first") from error
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
 
 def enrol_here(core: Directory, identity: Identity, *, now: int, **record: Any) -> None:
@@ -179,10 +137,34 @@ def register_here(core: Directory, identity: Identity, *, now: int) -> None:
     core.enrol(identity.id, key=key, curve_key=curve, transcript=transcript, proof=proof, now=now)
 
 
-def make_operator(host: DirectoryHost) -> Identity:
-    """The first user, with all rights: every admin command is a signed request of this identity."""
-    domain = host.core.domain
-    return host.enrol("user/operator", rights=None, may_talk_to=[everyone(domain)], purpose="operator")
+def make_operator(core: Directory, file: Path, *, now: int) -> Identity | None:
+    """The first user, with all rights: every admin command is a signed request of this identity.
+
+    Its keys are in its key file before the log has them: killed in between, the next start goes on from there.
+
+    Returns:
+        The operator that was made; None where there is one already.
+
+    Raises:
+        ConfigError: ``config.operator``: a key file of that name belongs to another directory.
+    """
+    who, kept = name_id("user/operator", core.domain), KeyFile(file)
+    if core.trust.active_key(who) is not None:
+        if not file.exists() and kept.proposal.path.exists():
+            Identity.from_file(file).current(core.trust)
+        return None
+    if file.exists():
+        raise ConfigError("config.operator", f"{file} is another directory's; set AGENTBUS_HOME to another folder")
+    if kept.proposal.path.exists():
+        identity = Identity.from_file(file)
+    else:
+        identity = Identity(who, SigningKey(os.urandom(32)), CurveKey(os.urandom(32)), kept)
+        kept.proposal.create(Keys(who, identity.key, identity.curve))
+    if core.trust.principal(who) is None:
+        core.add_principal(who, now=now, owner="", rights=None, may_talk_to=[everyone(core.domain)], purpose="operator")
+    register_here(core, identity, now=now)
+    kept.accept()
+    return identity
 
 
 def open_log(folder: Path, domain: str, node: str, clock: Clock) -> tuple[LogStore, SigningKey]:
@@ -206,11 +188,3 @@ def _make_log_key(path: Path) -> None:
     with suppress(FileExistsError):
         os.link(fresh, path)  # unlike a rename, it never replaces the key of whoever was first
     fresh.unlink()
-
-
-def _write(path: Path, data: dict[str, str]) -> None:
-    opener: Callable[[str, int], int] = lambda name, flags: os.open(name, flags, 0o600)  # noqa: E731
-    with open(path, "w", encoding="utf-8", opener=opener) as out:
-        json.dump(data, out)
-        out.flush()
-        os.fsync(out.fileno())

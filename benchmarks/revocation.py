@@ -37,7 +37,8 @@ async def directory(folder: Path, agents: int) -> None:
 
     host = DirectoryHost(folder, listen="tcp://127.0.0.1:*", domain="bench.example")
     await host.open()
-    operator = make_operator(host)
+    operator = make_operator(host.core, folder / "operator.json", now=host.clock.now())
+    assert operator is not None
     keys = [host.enrol(f"agent-{n}").curve.secret.hex() for n in range(agents)]
     spare = [host.enrol(f"spare-{n}") for n in range(ROUNDS)]
     (folder / "curve.json").write_text(json.dumps(keys))

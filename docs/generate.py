@@ -402,7 +402,7 @@ def head_example() -> str:
 
 
 def sync_example() -> str:
-    return _block(_hex(encode_sync("poll", 1, 0)))
+    return _block(_hex(encode_sync("poll", 1, 0, b"")))
 
 
 def log_example() -> str:

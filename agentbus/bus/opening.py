@@ -14,6 +14,7 @@ from typing import Any, Final
 from agentbus.bus.base import Bus
 from agentbus.connect import BusUrl, find_url, log_folder, zmq_transport
 from agentbus.crypto.keys import SigningKey
+from agentbus.directory.mirror import Mirror
 from agentbus.enrolment import enrol, hearing, new_identity
 from agentbus.errors import (
     AgentBusError,
@@ -100,7 +101,14 @@ async def connect_bus(
             node = Node(
                 name,
                 transport=carrier,
-                source=TrustCache(carrier, endpoint=url.endpoint, key=url.curve_key, root=url.root, clock=clock),
+                source=TrustCache(
+                    carrier,
+                    endpoint=url.endpoint,
+                    key=url.curve_key,
+                    root=url.root,
+                    clock=clock,
+                    mirror=Mirror(folder or log_folder(name)),
+                ),
                 curve_key=identity.curve.public,
                 log=log,
                 log_key=log_key.public.raw,

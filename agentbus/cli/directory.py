@@ -1,4 +1,4 @@
-"""``agentbus directory``: the directory's own data, and evidence about it. None of these needs a bus."""
+"""``agentbus directory``: keys, backup and recovery of a directory, and evidence about it. None needs a bus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agentbus.cli.output import json_option, say
 
 @click.group()
 def directory() -> None:
-    """The directory's data: check evidence about it."""
+    """Keys, backup and recovery of a directory, and evidence about it."""
 
 
 def pinned(root: str | None) -> bytes:
@@ -45,3 +45,135 @@ def check(file: Path, root: str | None, as_json: bool) -> None:
     found = evidence.check(file.read_text("utf-8"), pinned(root))
     text = "\n".join(f"{key:12} {value}" for key, value in found.items())
     say({"ok": True, **found}, f"good evidence\n{text}", as_json=as_json)
+
+
+def data_option(command: Any) -> Any:
+    """Which directory."""
+    return click.option(
+        "--data", type=click.Path(path_type=Path), default=None, help="Where the directory lives, as with `up`."
+    )(command)
+
+
+def root_key_option(command: Any) -> Any:
+    """Where the root key is."""
+    return click.option(
+        "--root-key", type=click.Path(path_type=Path), default=None, metavar="FILE",
+        help="The root key's file, where it is not with the directory.",
+    )(command)  # fmt: skip
+
+
+def _data(folder: Path | None) -> Any:
+    from agentbus.directory.data import DirectoryData
+    from agentbus.home import home
+
+    return DirectoryData(folder or home() / "directory")
+
+
+def _now() -> int:
+    import time
+
+    return time.time_ns() // 1000
+
+
+@directory.command("rotate-online")
+@data_option
+@root_key_option
+@json_option
+def rotate_online(data: Path | None, root_key: Path | None, as_json: bool) -> None:
+    """New online keys for a stopped directory, introduced by the root key, under the same bus URL."""
+    from agentbus.directory import survival
+    from agentbus.wire.ids import b64
+
+    with _data(data) as folder:
+        root = folder.keyring.root(root_key)
+        core = folder.load(now=_now())
+        try:
+            keys = survival.rotate_online(folder, core, root, now=_now())
+        finally:
+            core.store.close()
+    found = {role: b64(getattr(keys, role).id) for role in ("identity", "head", "consent", "token")}
+    text = "\n".join(f"{role:10} {key}" for role, key in found.items())
+    say({"keys": found}, f"new online keys; start the directory again\n{text}", as_json=as_json)
+
+
+@directory.command("operator")
+@data_option
+@json_option
+def operator(data: Path | None, as_json: bool) -> None:
+    """A new key for user/operator, whose key was lost: ends its epoch. On a stopped directory's own machine."""
+    from agentbus.directory import life
+    from agentbus.home import key_path
+    from agentbus.host import make_operator
+    from agentbus.keyfile import KeyFile
+    from agentbus.wire.ids import name_id
+
+    path = key_path("user/operator")
+    with _data(data) as folder:
+        core = folder.load(now=_now())
+        try:
+            if path.exists():
+                KeyFile(path).keep_old()
+                path.unlink()
+            life.lose_key(core, name_id("user/operator", core.domain), now=_now())
+            make_operator(core, path, now=_now())
+        finally:
+            core.store.close()
+    say({"key_file": str(path)}, f"user/operator has new keys; key file {path}", as_json=as_json)
+
+
+@directory.command("backup")
+@click.argument("to", type=click.Path(path_type=Path))
+@click.option("--with-root-key", is_flag=True, help="The root key, too, if it is with the directory.")
+@data_option
+@json_option
+def backup(to: Path, with_root_key: bool, data: Path | None, as_json: bool) -> None:
+    """Copy log and online keys into the new folder TO, while the directory runs or not. Guard it like the original."""
+    from agentbus.directory import survival
+
+    count = survival.back_up(_data(data).folder, to, root=with_root_key)
+    say({"folder": str(to), "entries": count}, f"{count} entries and the keys are in {to}", as_json=as_json)
+
+
+@directory.command("recover")
+@click.argument("mirrors", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@data_option
+@json_option
+def recover(mirrors: tuple[Path, ...], data: Path | None, as_json: bool) -> None:
+    """Continue a stopped directory's log, restored from a backup, with what MIRRORS (nodes' log folders) kept of it."""
+    from agentbus.directory import survival
+
+    with _data(data) as folder:
+        core = folder.load(now=_now())
+        try:
+            added = survival.recover(core, mirrors, now=_now())
+            size = core.trust.size
+        finally:
+            core.store.close()
+    say({"added": added, "size": size}, f"{added} entries added; the log has {size}", as_json=as_json)
+
+
+@directory.command("rebuild")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True), required=False)
+@root_option
+@json_option
+def rebuild(folder: Path | None, root: str | None, as_json: bool) -> None:
+    """Fold the log in FOLDER (a directory, a backup or a node's mirror) from the pinned root, and say what it leads to.
+
+    Two logs that print the same state are the same directory.
+    """
+    import time
+
+    from agentbus.delegation.trust import Trust
+    from agentbus.directory import survival
+    from agentbus.wire.ids import b64
+
+    entries = survival.mirrored(folder or _data(None).folder)
+    began = time.perf_counter()
+    trust = Trust.pinned(pinned(root)).advance(entries, now=_now())
+    seconds = time.perf_counter() - began
+    found = {
+        "domain": trust.domain, "size": trust.size, "root": b64(trust.frontier.root()),
+        "revocations": trust.revocation_seq, "principals": len(trust.principals), "keys": len(trust.keys),
+        "state": b64(survival.digest(trust)), "seconds": round(seconds, 3),
+    }  # fmt: skip
+    say(found, "\n".join(f"{key:12} {value}" for key, value in found.items()), as_json=as_json)

@@ -55,11 +55,10 @@ async def _up(
     host = DirectoryHost(data, listen=listen, domain=domain, advertise=advertise, max_age=max_age)
     path = key_path("user/operator")
     if not (data / "keys").exists() and path.exists():
-        raise ConfigError("config.in_use", f"{path} belongs to another directory; set AGENTBUS_HOME to another folder")
+        raise ConfigError("config.operator", f"{path} is another directory's; set AGENTBUS_HOME to another folder")
     await host.open()
     try:
-        if host.created:
-            make_operator(host).save(path)
+        make_operator(host.core, path, now=host.clock.now())
         if host.created or not profile_path().exists():
             save_profile(host.url)
         url = str(host.url)

@@ -30,7 +30,7 @@ from agentbus.delegation.statements import (
 )
 from agentbus.delegation.trust import Trust
 from agentbus.directory.store import Store
-from agentbus.errors import BadSignature, DirectoryRefused
+from agentbus.errors import AgentBusError, BadSignature, DirectoryRefused, Unavailable
 from agentbus.wire.ids import PrincipalId, everyone
 from agentbus.wire.limits import SECOND
 
@@ -45,6 +45,7 @@ CODES: Final = {
     "directory.enrolled": "This principal has an identity key; it gets another by rotation, or after its key was lost.",
     "directory.ended": "This principal is retired or revoked, and nothing brings it back.",
     "directory.must_rotate": "This identity key is tainted or was followed by another: nothing new is signed with it.",
+    "directory.restored": "This directory was restored from an old backup; `agentbus directory recover` continues it.",
     "directory.key_seen": "This identity or CURVE key was seen before; make new keys.",
 }
 
@@ -89,9 +90,10 @@ class Directory:
         self.trust = Trust.pinned(root).advance(store.entries(), now=now)
         self._last_head = 0
         self._tree = Tree()
+        self.behind = 0  # the size of a larger log that this directory signed once
         self._gone: set[bytes] = set()  # key ids of instances that ended: no presence, yet their links still verify
         self._nodes: dict[str, set[bytes]] = {}  # key ids of instances by their node's name
-        self.granted: dict[bytes, tuple[PrincipalId, bytes, int]] = {}  # standing grants by instance: who, link, end
+        self.granted: dict[bytes, tuple[PrincipalId, int]] = {}  # grants it signed, by link digest: holder, end
         self.changed: Callable[[list[bytes]], None] = lambda entries: None
 
     @classmethod
@@ -120,6 +122,14 @@ class Directory:
         directory.add_principal(me, now=now, owner="", may_talk_to=[everyone(domain)])
         directory.write(now, [("key", me, [keys.identity.public.raw, keys.curve.public, 1, b"", b""])])
         return directory
+
+    def counts(self, keys: OnlineKeys) -> bool:
+        """Whether the log says that these are the directory's current online keys."""
+        signing = {"identity": keys.identity, "head": keys.head, "consent": keys.consent, "token": keys.token}
+        known = {role: self.trust.online.get(key.id) for role, key in signing.items()}
+        return all(
+            online is not None and online.role == role and online.retired_at is None for role, online in known.items()
+        )
 
     @property
     def domain(self) -> str:
@@ -258,6 +268,7 @@ class Directory:
         Raises:
             Rejected: the statement is not good. DirectoryRefused: ``directory.no_standing``, ``directory.node_taken``.
         """
+        self.require_whole()
         instance = Instance.decode(decode_signed(statement).body)
         if self.trust.closed_to(instance.identity_key, instance.not_before, through_instance=False):
             raise DirectoryRefused("directory.must_rotate", f"a newer key of {instance.principal.short} must sign this")
@@ -282,7 +293,7 @@ class Directory:
         )  # fmt: skip
         body = grant.encode()
         link = Link(grant, body, sign(self.keys.consent, Purpose.GRANT, body))
-        self.granted[key] = (instance.principal, link.digest, instance.not_after)
+        self.granted[link.digest] = (instance.principal, instance.not_after)
         return encode_chain((link,))
 
     def leave(self, curve_key: bytes, instance_ids: Iterable[bytes] | None = None) -> list[bytes]:
@@ -321,7 +332,7 @@ class Directory:
             if not named:
                 self._nodes.pop(self.trust.instances[key].node, None)
             self._gone.discard(key)
-            self.granted.pop(key, None)
+        self.granted = {link: held for link, held in self.granted.items() if held[1] > now}
         if over:
             self.trust = self.trust.without_instances(over)
 
@@ -329,8 +340,37 @@ class Directory:
         """Whether the instance of this key has not said that it ended."""
         return key_id in self.trust.instances and key_id not in self._gone
 
+    def shown(self, size: int, note: bytes) -> None:
+        """A node shows what it saw of this directory's log. Who signed more than it knows was restored from an old
+        backup, and whatever it signed next would be a second history: it signs nothing until it was continued.
+
+        Raises:
+            DirectoryRefused: ``directory.restored``.
+        """
+        if size <= self.trust.size:
+            return
+        try:
+            self.trust.accept_head(note)
+        except Unavailable:
+            self.behind = max(self.behind, size)  # a head of ours, of a larger log
+        except AgentBusError:
+            pass  # no head of ours: this node alone is refused
+        raise DirectoryRefused("directory.restored", f"a node has seen {size} entries of this log of {self.trust.size}")
+
+    def require_whole(self) -> None:
+        """Raises: DirectoryRefused: ``directory.restored``."""
+        if self.behind:
+            raise DirectoryRefused(
+                "directory.restored", f"this log of {self.trust.size} entries once had {self.behind}; stop, and recover"
+            )
+
     def head(self, now: int) -> bytes:
-        """The signed head: the log's checkpoint with the lines ``instant`` and ``revocations``."""
+        """The signed head: the log's checkpoint with the lines ``instant`` and ``revocations``.
+
+        Raises:
+            DirectoryRefused: ``directory.restored``.
+        """
+        self.require_whole()
         self._last_head = max(self.instant(now), self._last_head + 1)  # newer than any before, whatever the clock does
         origin = directory_origin(self.domain)
         lines = (f"instant {self._last_head}", f"revocations {self.trust.revocation_seq}")
@@ -387,6 +427,7 @@ class Directory:
         Raises:
             Malformed, InvalidKey, Rejected: the fold does not accept one of them. LogError: they could not be kept.
         """
+        self.require_whole()
         trust = self.trust.advance(entries, now=now)
         self.store.append(self.trust.size, entries)
         self.trust = trust

@@ -144,7 +144,8 @@ def retire(directory: Directory, who: PrincipalId, *, now: int, reason: str = ""
     """End a principal for good, in good order.
 
     Returns:
-        The signed receipt of everything that was ended: keys, instances, standing grants and enrolment tokens.
+        The signed receipt of everything that was ended: keys, instances, enrolment tokens, and the grants that this
+        directory signed since it started (standing, or for an outside token).
 
     Raises:
         DirectoryRefused: ``directory.ended``, ``directory.unknown``.
@@ -154,7 +155,7 @@ def retire(directory: Directory, who: PrincipalId, *, now: int, reason: str = ""
     instant, first = directory.instant(now), directory.trust.size
     keys = [k for k in _keys(directory, record.keys, None) if k.state not in ("retired", "compromised", "revoked")]
     present = [k for k in directory.trust.present.get(who, ()) if directory.trust.instances[k].not_after > now]
-    grants = sorted(link for holder, link, ends in directory.granted.values() if holder == who and ends > now)
+    grants = sorted(link for link, (holder, ends) in directory.granted.items() if holder == who and ends > now)
     events: list[tuple[str, str, list[Any]]] = [("key-state", who, [k.key.id, "retired", instant]) for k in keys]
     directory.write(now, [*events, ("state", who, ["retired"])])
     tokens = directory.store.cancel_tokens(who, now)

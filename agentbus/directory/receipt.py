@@ -30,7 +30,7 @@ class Retirement(NamedTuple):
     size: int  # … to below here
     keys: list[bytes]  # ids of identity keys
     instances: list[bytes]  # handles
-    grants: list[bytes]  # digests of standing grants
+    grants: list[bytes]  # digests of grants that the directory signed
     tokens: list[bytes]  # CURVE keys of enrolment tokens
 
     def signed_by(self, key: SigningKey) -> bytes:

@@ -32,6 +32,10 @@ class Store(Protocol):
         """The entries from ``start`` on."""
         ...
 
+    def size(self) -> int:
+        """How many entries there are."""
+        ...
+
     def add_token(self, curve_key: bytes, principal: str, expires: int) -> None:
         """Keep an enrolment token's public half."""
         ...
@@ -59,9 +63,10 @@ class SqliteStore:
     Args:
         folder: Where ``directory.sqlite`` lies; None keeps it in memory.
         read_only: For auditors: never writes, not even a journal.
+        durable: Wait for the disk with every append. A mirror need not: what a loss of power takes, it is told again.
     """
 
-    def __init__(self, folder: Path | None, *, read_only: bool = False) -> None:
+    def __init__(self, folder: Path | None, *, read_only: bool = False, durable: bool = True) -> None:
         try:
             if folder is None:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
@@ -72,7 +77,7 @@ class SqliteStore:
                 self._db = sqlite3.connect(folder / FILE, isolation_level=None)
                 os.chmod(folder / FILE, 0o600)  # noqa: PTH101
             if not read_only:
-                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
                 self._db.execute(
                     "CREATE TABLE IF NOT EXISTS entries (seq INTEGER PRIMARY KEY, statement BLOB NOT NULL)"
                 )
@@ -86,7 +91,7 @@ class SqliteStore:
     def append(self, seq: int, entries: Sequence[bytes]) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            (count,) = self._db.execute("SELECT count(*) FROM entries").fetchone()
+            count = self.size()
             if count != seq:
                 raise LogError("log.directory_gap", f"{count} entries on disk, {seq} expected: another writer?")
             self._db.executemany("INSERT INTO entries VALUES (?, ?)", enumerate(entries, seq))
@@ -97,12 +102,18 @@ class SqliteStore:
             raise
 
     def entries(self, start: int = 0) -> Iterator[bytes]:
-        for at, (seq, data) in enumerate(
-            self._db.execute("SELECT seq, statement FROM entries WHERE seq >= ? ORDER BY seq", (start,)), start
-        ):
-            if seq != at:
-                raise LogError("log.directory_gap", f"entry {at} is missing")
-            yield data
+        try:
+            rows = self._db.execute("SELECT seq, statement FROM entries WHERE seq >= ? ORDER BY seq", (start,))
+            for at, (seq, data) in enumerate(rows, start):
+                if seq != at:
+                    raise LogError("log.directory_gap", f"entry {at} is missing")
+                yield bytes(data)
+        except (sqlite3.Error, TypeError) as error:
+            raise LogError("log.directory_unreadable", f"the log cannot be read: {error}") from error
+
+    def size(self) -> int:
+        row = self._db.execute("SELECT seq FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
+        return 0 if row is None else int(row[0]) + 1
 
     def add_token(self, curve_key: bytes, principal: str, expires: int) -> None:
         self._db.execute("INSERT INTO tokens VALUES (?, ?, ?, 0)", (curve_key, principal, expires))

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from agentbus.crypto.keys import thumbprint
 from agentbus.delegation.statements import INSTANCE, Instance, decode_signed
 from agentbus.delegation.trust import Trust
+from agentbus.directory.mirror import Mirror
 from agentbus.errors import AgentBusError, ConfigError, Malformed, Rejected, Unavailable, from_code
 from agentbus.runtime.clock import Clock
 from agentbus.transport.base import OTHER_KEY, REFUSED, Connection, Transport
@@ -63,10 +64,21 @@ class TrustCache:
         endpoint: Where the directory listens.
         key: The directory's CURVE key.
         root: The pinned thumbprint of the root key.
+        mirror: What this node kept of the directory's log; it goes on from there.
     """
 
-    def __init__(self, transport: Transport, *, endpoint: str, key: bytes, root: bytes, clock: Clock) -> None:
-        self.trust = Trust.pinned(root)
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        endpoint: str,
+        key: bytes,
+        root: bytes,
+        clock: Clock,
+        mirror: Mirror | None = None,
+    ) -> None:
+        self.trust = Trust.pinned(root) if mirror is None else mirror.load(root, now=clock.now())
+        self._mirror = mirror
         self.changed: list[Callable[[], None]] = []
         self.departed: set[bytes] = set()
         self.returned: list[Callable[[], None]] = []
@@ -113,6 +125,8 @@ class TrustCache:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*(t for t in (self._loop, self._polling) if t), return_exceptions=True)
+        if self._mirror is not None:
+            self._mirror.close()
 
     def age(self) -> int | None:
         """Microseconds since the newest answered poll was sent."""
@@ -132,12 +146,13 @@ class TrustCache:
         while True:
             sent_at = self._clock.mono()
             size = self.trust.size
-            note, entries = await self._call("poll", size, expect="head")
+            shown = self.trust.head.note if self.trust.head is not None and self.trust.head.size == size else b""
+            note, entries = await self._call("poll", size, shown, expect="head")
             entries = entries[self.trust.size - size :]  # a push may have brought the first ones meanwhile
             if entries:
-                self._advance(entries)
+                self._advance_log(entries)
             try:
-                self._set(self.trust.accept_head(note, sent_at=sent_at))
+                self._accept_head(note, sent_at=sent_at)
             except Unavailable:
                 if not entries:
                     raise
@@ -289,16 +304,35 @@ class TrustCache:
     def _pushed(self, note: bytes, entries: list[bytes], statements: list[bytes], ended: list[bytes]) -> None:
         try:
             if entries:
-                self._advance(entries)
+                self._advance_log(entries)
             self._advance_each(statements)
             if note:
-                self._set(self.trust.accept_head(note))
+                self._accept_head(note)
         except (Unavailable, Rejected, Malformed) as error:
             if error.code in ("reject.head_forked", "reject.wrong_root"):
                 self.problem = error
             self._hint.set()  # a gap, or entries in another order: the poll brings them all
         for key in ended:
             self.departed.add(key)
+
+    def _accept_head(self, note: bytes, *, sent_at: int | None = None) -> None:
+        """Take a head; one that contradicts what the directory said before is kept as evidence."""
+        try:
+            self._set(self.trust.accept_head(note, sent_at=sent_at))
+        except Rejected as error:
+            if error.code == "reject.head_forked" and self._mirror is not None:
+                kept = self._mirror.convict(error.details["size"], note)
+                if kept is not None:
+                    error.details["evidence"] = str(kept)
+            raise
+        if self._mirror is not None and self.trust.head is not None:
+            self._mirror.keep_head(self.trust.head.size, self.trust.head.note)
+
+    def _advance_log(self, entries: list[bytes]) -> None:
+        before = self.trust.size
+        self._advance(entries)
+        if self._mirror is not None:
+            self._mirror.append(before, entries)
 
     def _advance(self, statements: list[bytes]) -> None:
         self._set(self.trust.advance(statements, now=self._clock.now()))

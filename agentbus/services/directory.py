@@ -147,7 +147,8 @@ class DirectoryServer:
         if reply is not None:
             connection.offer(encode_sync(reply[0], number, *reply[1:]))
 
-    def _poll(self, connection: Connection, size: int) -> tuple[Any, ...]:
+    def _poll(self, connection: Connection, size: int, shown: bytes) -> tuple[Any, ...]:
+        self.core.shown(size, shown)
         self._nodes[connection.id] = connection
         page: list[bytes] = []
         total = 0
@@ -236,6 +237,8 @@ class DirectoryServer:
             await asyncio.sleep(1)
             now = self.clock.now()
             self.core.forget_expired(now)
+            if self.core.behind:
+                continue  # it signs nothing any more
             if self._nodes and now - self.core.trust.last_time >= TIME_LEAF:
                 self.core.time_leaf(self.entropy(16), now=now)
             elif self._nodes:

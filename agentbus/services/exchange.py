@@ -204,7 +204,9 @@ class Exchange:
             None, None, kind, evidence,
         )  # fmt: skip
         body = grant.encode()
-        chain = encode_chain((Link(grant, body, sign(core.keys.consent, Purpose.GRANT, body)),))
+        link = Link(grant, body, sign(core.keys.consent, Purpose.GRANT, body))
+        core.granted[link.digest] = (granted.holder, granted.expires)
+        chain = encode_chain((link,))
         return {
             "access_token": b64(chain),  # RFC 8693 §2.2.1: the member has this name whatever the type
             "issued_token_type": CHAIN,

@@ -17,7 +17,7 @@ CODES: Final = {
 }
 
 _SHAPES: Final[dict[str, tuple[type, ...]]] = {
-    "poll": (int,),  # the size that is known
+    "poll": (int, bytes),  # the size that is known; the newest head of that size, or empty
     "head": (bytes, list),  # signed note, entries from that size on
     "find": (list, list),  # key ids, principals
     "found": (list,),  # instance statements

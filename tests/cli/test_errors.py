@@ -225,7 +225,7 @@ CASES = [
     Case("a port that is taken", ("up", "--port", "{port}"), "config.transport", 2, "already in use; choose another", ELSEWHERE),
     Case("a directory that runs", ("up", "--port", "0"), "config.in_use", 2, "another directory runs on .*; stop it first"),
     Case("no domain", ("up", "--port", "0", "--domain", "NO"), "config.domain", 2, "lower-case DNS name such as", ELSEWHERE),
-    Case("a second directory at home", ("up", "--port", "0", "--data", "{folder}/second"), "config.in_use", 2, "AGENTBUS_HOME"),
+    Case("a second directory at home", ("up", "--port", "0", "--data", "{folder}/second"), "config.operator", 2, "AGENTBUS_HOME"),
     # logs
     Case("no log", ("log", "verify", "/nowhere", "--directory", "{directory_log}"), "usage.command_line", 2, "does not exist"),
     Case("a folder that is no log", ("log", "verify", "{folder}/folder", "--directory", "{directory_log}"), "log.missing", 1,

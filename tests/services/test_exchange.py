@@ -33,7 +33,7 @@ from agentbus import (
 from agentbus.bus import Bus, connect_bus
 from agentbus.crypto.sealed import SealKey, seal
 from agentbus.errors import InvalidKey, LogError, Malformed
-from agentbus.host import DirectoryHost, make_operator
+from agentbus.host import DirectoryHost
 from agentbus.runtime.exchange import (
     EndIssuer,
     ListIssuers,
@@ -120,7 +120,7 @@ async def zeromq(folder: Path, stack: AsyncExitStack) -> City:
     stack.push_async_callback(host.aclose)
     clock.drive(host.node)
     everybody = [everyone("agents.example")]
-    operator = make_operator(host)
+    operator = host.enrol("user/operator", may_talk_to=everybody, rights=None)
     people = {name: host.enrol(name, may_talk_to=everybody, ceiling=["docs:*"]) for name in ("app", "library", "api")}
     people |= {"user/operator": operator}
     people |= {"user/ann": host.enrol("user/ann", may_talk_to=everybody, rights=["docs:*"])}

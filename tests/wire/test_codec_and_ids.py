@@ -285,15 +285,15 @@ def test_a_sync_frame_comes_back() -> None:
         b"\x02",
         b"\x02" + pack([]),
         b"\x02" + pack(["poll"]),
-        b"\x02" + pack(["poll", True, 1]),
-        b"\x02" + pack(["poll", 1, True]),
+        b"\x02" + pack(["poll", True, 1, b""]),
+        b"\x02" + pack(["poll", 1, True, b""]),
         b"\x02" + pack(["poll", 1]),
-        b"\x02" + pack(["poll", 1, 1, 1]),
+        b"\x02" + pack(["poll", 1, 1, b"", 1]),
         b"\x02" + pack(["nothing", 1]),
-        b"\x02" + pack([["poll"], 1, 1]),
+        b"\x02" + pack([["poll"], 1, 1, b""]),
         b"\x02" + pack(["find", 1, [[b"x"]], []]),
         b"\x02" + pack(["find", 1, [1], []]),
-        b"\x03" + pack(["poll", 1, 1]),
+        b"\x03" + pack(["poll", 1, 1, b""]),
         b"\x02" + pack(["enrol", 1, "x", b"", b"", 1, b""]),
         b"\x02" + pack(["find", 1, [b""] * 4097, []]),
         b"\x02\x80",
@@ -308,4 +308,4 @@ def test_a_sync_frame_has_the_shape_of_its_operation(frame: bytes) -> None:
 def test_a_sync_frame_begins_with_its_own_byte(tag: int) -> None:
     """An envelope's tag, or none that exists, is no synchronisation."""
     with pytest.raises(Malformed):
-        decode_sync(bytes([tag]) + pack(["poll", 1, 1]))
+        decode_sync(bytes([tag]) + pack(["poll", 1, 1, b""]))

@@ -56,8 +56,7 @@ class Stage:
         await self._host.open()
         self._life.push_async_callback(self._host.aclose)
         save_profile(self._host.url)
-        if self._host.created:
-            make_operator(self._host).save(key_path("user/operator"))
+        make_operator(self._host.core, key_path("user/operator"), now=self._host.clock.now())
         self._admit(NODE, frozenset())
         self._admit(USER, self._more)
         self._bus = await self._life.enter_async_context(Bus.connect(identity=NODE, listen="tcp://127.0.0.1:*"))
