@@ -181,17 +181,25 @@ def _mark_overlaps(messages: list[Recorded]) -> None:
             open_until[message.run] = (ends, message)
 
 
+def _gives(step: Step) -> bool:
+    """Whether a step of this kind and outcome has a result, or an error, to give."""
+    if step.outcome == Outcome.ERROR:
+        return True
+    gives = (StepKind.CALL, StepKind.ITEM, StepKind.SEED, StepKind.DELEGATE)
+    return step.outcome == Outcome.RESULT and step.step in gives
+
+
 def boxes(message: Recorded) -> Iterator[tuple[str, int, bytes | None]]:
     """Every box that replaying a message needs: what it is, the entry that names it, and its name."""
-    yield "body", message.frame.position, message.frame.body
+    yield "its body", message.frame.position, message.frame.body
     for step in message.steps:
-        if step.result is not None:
-            yield f"result of step {step.name!r}", step.position, step.result
+        if step.result is not None or _gives(step):
+            yield f"the result of step {step.name!r}", step.position, step.result
     for asked in message.asked:
-        yield f"body of the {asked.frame.header.action} it sent", asked.frame.position, asked.frame.body
+        yield f"the body of the {asked.frame.header.action} it sent", asked.frame.position, asked.frame.body
         for answer in asked.answers:
-            yield f"answer to {asked.frame.header.action}", answer.position, answer.body
-        if asked.lost is not None and asked.lost.result is not None:
-            yield f"failure of {asked.frame.header.action}", asked.lost.position, asked.lost.result
+            yield f"the answer to its {asked.frame.header.action}", answer.position, answer.body
+        if asked.lost is not None:
+            yield f"the failure of its {asked.frame.header.action}", asked.lost.position, asked.lost.result
     for answer in message.answers:
         yield "its answer", answer.position, answer.body

@@ -20,7 +20,7 @@ from pydantic_core import to_json
 
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.messages import VerifiedMessage
-from agentbus.errors import AgentBusError, ProgrammingError
+from agentbus.errors import AgentBusError, HandlerFailed, ProgrammingError
 from agentbus.log.entry import Outcome, Step, StepKind
 from agentbus.log.replay import Asked, Frame, Recorded
 from agentbus.protocol.engine import WINDOW
@@ -249,8 +249,8 @@ class Player:
     def _fail(self, lost: Step, exchange: Exchange, waiter: Waiting) -> None:
         exchange.move("lose")
         error = decode_fault(self._result(lost))
-        assert isinstance(error, AgentBusError)
-        waiter.failed(error)
+        unread = HandlerFailed("handler.failed", f"failed then by {type(error).__name__}")
+        waiter.failed(error if isinstance(error, AgentBusError) else unread)
 
     # ── what the handler gave ────────────────────────────────────────────────────────────────────────────────────
 

@@ -26,7 +26,14 @@ def encode_fault(error: Exception) -> bytes:
 
 def decode_fault(data: bytes) -> Exception:
     """The error that was kept, as far as this process has its class; else a RuntimeError that names it."""
-    fields: dict[str, Any] = json.loads(data)
+    try:
+        fields: dict[str, Any] = json.loads(data)
+        return _made(fields)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return RuntimeError("an error that cannot be read")
+
+
+def _made(fields: dict[str, Any]) -> Exception:
     if "code" in fields:
         return from_code(fields["code"], fields["message"], retryable=fields["retryable"], details=fields["details"])
     cls = _loaded(fields["class"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentbus import Agent
+from agentbus.crypto.keys import SigningKey
 from agentbus.log.read import read_log
 from agentbus.replay import ReplayReport, replay
 from agentbus.testing import Network
@@ -17,8 +18,14 @@ from agentbus.testing import Network
 class Taped:
     """Folders of what a network logged."""
 
-    def __init__(self, log: Path, directory: Path, root: bytes) -> None:
-        self.log, self.directory, self.root = log, directory, root
+    def __init__(self, log: Path, directory: Path, root: bytes, key: SigningKey | None = None) -> None:
+        self.log, self.directory, self.root, self._key = log, directory, root, key
+
+    @property
+    def key(self) -> SigningKey:
+        """The log key."""
+        assert self._key is not None
+        return self._key
 
     def replay(self, agent: Agent[Any], **options: Any) -> ReplayReport:
         return replay(self.log, agent, directory=self.directory, root=self.root, **options)
@@ -40,6 +47,6 @@ def taped(work: Callable[[Network], Awaitable[None]], folder: Path) -> Taped:
             for source, target in zip((log, directory), kept, strict=True):
                 shutil.copytree(source, target)
             read_log(kept[0])
-            return Taped(*kept, net._core.trust.root)
+            return Taped(*kept, net._core.trust.root, net._node.recorder.log._key)  # type: ignore[attr-defined]
 
     return asyncio.run(main())
