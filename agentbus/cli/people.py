@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from agentbus.cli.card import add_show_agent
 from agentbus.cli.life import add_life, ask, full
 from agentbus.cli.output import as_option, json_option, run_async, say
 from agentbus.errors import ConfigError
@@ -143,6 +144,10 @@ for _group in (agent, user, service):
     _kind = str(_group.name)
     if _kind != "user":
         _add_create(_group, _kind)
-    for _add in (_add_enrol, _add_token, _add_list, _add_show):
+    for _add in (_add_enrol, _add_token, _add_list):
         _add(_group, _kind)
+    if _kind == "agent":
+        add_show_agent(_group)
+    else:
+        _add_show(_group, _kind)
     add_life(_group, _kind)
