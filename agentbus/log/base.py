@@ -86,6 +86,10 @@ class LogStore(Protocol):
         """The newest notes of other logs, by origin."""
         ...
 
+    def keep_fork(self, one: bytes, two: bytes) -> None:
+        """Keep two notes of another log that cannot both be true: the evidence, in a file of its own."""
+        ...
+
     def roll_back(self, note: bytes) -> None:
         """A note of this very log, signed by its key, that this log does not lead to: it was restored from a backup.
 

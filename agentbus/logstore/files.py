@@ -371,6 +371,18 @@ class FileLog:
         """The newest notes of other logs, by origin."""
         return self._state.kept_notes()
 
+    def keep_fork(self, one: bytes, two: bytes) -> None:
+        """Keep two notes that cannot both be true in ``fork-<digest>.notes``, one after the other.
+
+        Raises:
+            LogError: ``log.write``.
+        """
+        name = hashlib.sha256(min(one, two) + max(one, two)).hexdigest()[:16]
+        try:
+            replace_file(self.folder / f"fork-{name}.notes", one + b"\n" + two)
+        except OSError as error:
+            raise LogError("log.write", f"{self.folder}: {error.strerror}; the notes are in the log as well") from error
+
     def roll_back(self, note: bytes) -> None:
         """Keep a peer's newer note of this log as evidence, and stop.
 

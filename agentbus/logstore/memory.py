@@ -38,10 +38,11 @@ class MemoryLog:
         self._blobs: dict[bytes, bytes] = {}
         self._boxes: dict[bytes, bytes] = {}
         self._keys: dict[bytes, bytes] = {}  # without a box's key, the box is erased
+        self.forks: list[tuple[bytes, bytes]] = []
         self._notes: dict[str, tuple[int, bytes]] = {}
         self._frontier = Frontier()
         self._covered = -1
-        self._closed = False
+        self._closed = self._rolled_back = False
 
     @property
     def size(self) -> int:
@@ -54,18 +55,22 @@ class MemoryLog:
         Raises:
             LogError: ``log.closed``, ``log.entry_size``.
         """
-        if self._closed:
-            raise LogError("log.closed", "this log was closed; open another")
+        self._require_open()
         check_sizes(entries)
         self._entries.extend(entries)
 
     def put_blob(self, data: bytes) -> bytes:
         """Keep ``data`` under its SHA-256."""
-        if self._closed:
-            raise LogError("log.closed", "this log was closed; open another")
+        self._require_open()
         digest = hashlib.sha256(data).digest()
         self._blobs.setdefault(digest, data)
         return digest
+
+    def _require_open(self) -> None:
+        if self._rolled_back:
+            raise LogError("log.rolled_back", "a peer holds a newer checkpoint of this log; restart this node")
+        if self._closed:
+            raise LogError("log.closed", "this log was closed; open another")
 
     def blob(self, digest: bytes) -> bytes | None:
         """The blob of this digest."""
@@ -73,8 +78,7 @@ class MemoryLog:
 
     def put_box(self, data: bytes) -> bytes:
         """Keep ``data`` encrypted, as a log on a disk does."""
-        if self._closed:
-            raise LogError("log.closed", "this log was closed; open another")
+        self._require_open()
         key = os.urandom(32)
         box = close_box(data, key)
         name = box_name(box)
@@ -116,10 +120,14 @@ class MemoryLog:
         """The newest notes of other logs, by origin."""
         return {origin: note for origin, (_, note) in self._notes.items()}
 
+    def keep_fork(self, one: bytes, two: bytes) -> None:
+        """Remember two notes that cannot both be true."""
+        self.forks.append((one, two))
+
     def roll_back(self, note: bytes) -> None:
         """Nothing restores memory from a backup; still, whoever proves another history stops this one."""
         verify_checkpoint(note, self.origin, self._key.public)
-        self._closed = True
+        self._closed = self._rolled_back = True
 
     def close(self) -> None:
         """Checkpoint, and take no more. What is here can still be read."""

@@ -25,6 +25,7 @@ from agentbus.protocol.exchanges import OPEN, Exchanges
 from agentbus.protocol.opening import Party, open_envelope
 from agentbus.protocol.sealing import Batch, Draft, commit_body
 from agentbus.protocol.seen import ReplayWindow
+from agentbus.wire.frame import Envelope, encode_frame
 from agentbus.wire.header import ANSWERING, OPENING, Flag, Header, Kind, encode_header
 from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import LIMITS, Limits
@@ -68,6 +69,7 @@ class Ready(NamedTuple):
     proof: bytes
     draft: Draft
     sender_key: bytes
+    note: bytes = b""  # the note section of the frame
 
 
 class Engine:
@@ -89,6 +91,10 @@ class Engine:
         purpose: Purpose = Purpose.BATCH,
     ) -> None:
         self.purpose = purpose
+        self.held_of: Callable[[bytes], bytes | None] = lambda instance: None
+        """Instance id → digest of the newest checkpoint held of its node, for the header."""
+        self.notes_for: Callable[[Any], bytes] = lambda route: b""
+        """Route → the note section of the next frame that goes there."""
         self._flags = int(Flag.REPLAY) if purpose is Purpose.REPLAY_BATCH else 0
         self._entropy = entropy
         self._limits = limits
@@ -241,8 +247,8 @@ class Engine:
             1, int(kind), self._entropy(16), conversation, local.principal, local.instance_id, local.key_id, local.seq,
             recipient, instance, peer_seq, None, stream_index, in_reply_to, cause, action, now,
             min(deadline, now + self._limits.lifetime), "application/json", len(body), commit_body(salt, body),
-            chain.digest, chain_digest(handover) if handover else None, trust.size, trust.revocation_seq, None,
-            None, self._flags, extensions or [],
+            chain.digest, chain_digest(handover) if handover else None, trust.size, trust.revocation_seq,
+            self.held_of(instance), None, self._flags, extensions or [],
         )  # fmt: skip
         return Draft.of(encode_header(header), chain.data, handover, salt, body)
 
@@ -264,7 +270,12 @@ class Engine:
         for (exchange, route), frame, proof, draft in zip(
             signed.places, frames, proofs, signed.batch.drafts, strict=True
         ):
-            self._ready.append(Ready(route, frame, proof, draft, signed.local.key_id))
+            note = self.notes_for(route)
+            if note:
+                frame = encode_frame(
+                    Envelope(draft.header, proof, draft.chain, draft.handover, note, draft.salt, draft.body)
+                )
+            self._ready.append(Ready(route, frame, proof, draft, signed.local.key_id, note))
             if exchange is not None:
                 self.exchanges.keep(exchange, frame)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentbus.delegation.decide import Policy
+from agentbus.delegation.messages import VerifiedMessage
 from agentbus.delegation.trust import NeedsTrust
 from agentbus.errors import AgentBusError
 from agentbus.protocol.engine import Engine
@@ -69,6 +70,7 @@ class Inbound:
         deliver: Takes each event of a message that was accepted.
         repeated: Takes a frame that the replay window knows; False: it is no honest repetition.
         wake: Lets what was laid out leave.
+        witness: Takes each accepted message that came with notes of logs.
         spawn: Starts a task that ends with the node.
     """
 
@@ -82,6 +84,7 @@ class Inbound:
         deliver: Callable[[Event], None],
         repeated: Callable[[Connection, bytes], bool],
         wake: Callable[[], None],
+        witness: Callable[[Connection, VerifiedMessage], None],
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
     ) -> None:
         self.policy = Policy("0")
@@ -89,6 +92,7 @@ class Inbound:
         self._engine, self._source, self._recorder, self._clock = engine, source, recorder, clock
         self._deliver, self._repeated, self._wake, self._spawn = deliver, repeated, wake, spawn
         self._sightings: Sightings[Connection] = Sightings()
+        self._witness = witness
         self._turns: Turns[tuple[Connection, bytes, Take]] = Turns()
         self._taken = 0  # frames judged in this step of the loop
         self._scheduled = False
@@ -185,6 +189,8 @@ class Inbound:
             if other is not None:
                 self._alarm(message.header, connection, other)
                 return
+            if message.envelope.note:
+                self._witness(connection, message)
         self._deliver(event)
 
     def _heard(self, connection: Connection, header: Header) -> Connection | None:
@@ -230,7 +236,7 @@ class Inbound:
     def _record(self, connection: Connection, envelope: Envelope, sender_key: bytes, code: str, now: int) -> None:
         """(15) What was judged goes on the record before the loop's next step acts on it."""
         if not self._recorder.pending:
-            asyncio.get_running_loop().call_soon(self._recorder.flush)
+            asyncio.get_running_loop().call_soon(self._recorder.flush_soon)
         self._recorder.received(
             envelope, sender_key, connection=connection.peer, code=code, trust=self._source.trust,
             policy=self.policy.version, now=now,

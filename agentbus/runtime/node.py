@@ -7,6 +7,7 @@ through :mod:`agentbus.runtime.inbound`; who speaks here lives in :mod:`agentbus
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Coroutine
 from itertools import count
@@ -22,6 +23,7 @@ from agentbus.errors import (
     AgentGone,
     Backpressure,
     DeadlineExceeded,
+    LogError,
     Rejected,
     StreamBroken,
 )
@@ -40,6 +42,7 @@ from agentbus.runtime.record import Recorder
 from agentbus.runtime.tape import Recording, Tape
 from agentbus.runtime.trust_cache import TrustSource
 from agentbus.runtime.voices import Place, Voice, Voices
+from agentbus.runtime.witnessing import Witnessing
 from agentbus.transport.base import Connection, Transport
 from agentbus.wire.frame import ENROLMENT, ENVELOPE, STATEMENTS
 from agentbus.wire.header import Kind
@@ -52,6 +55,7 @@ CODES: Final = {
     "stream.broken": "The stream lost an item.",
 }
 
+logger = logging.getLogger("agentbus.node")
 SYNC: Final = 0.1  # seconds between fsyncs of the log while it grows
 CHECKPOINT_EVERY: Final = 10  # of them
 
@@ -104,15 +108,18 @@ class Node:
         self.source = source
         self.transport = transport
         self.recorder = Recorder(log)
+        self.recorder.on_failure = self._log_failed
         self.server = server
         self._curve_key = curve_key
         self._entropy = entropy
         self._engine = Engine(Pool() if entropy is os.urandom else entropy, purpose=purpose)
         self.finder = Finder(source, clock)
         self.again = Again(self._engine.exchanges, self.finder, transport, ended=self._ended, alive=self._alive)
+        self.witnessing = Witnessing(self.recorder, clock.now)
+        self._engine.held_of, self._engine.notes_for = self.witnessing.held_of, self.witnessing.notes_for
         self.inbound = Inbound(
             engine=self._engine, source=source, recorder=self.recorder, clock=clock, deliver=self._deliver,
-            repeated=self.again.repeated, wake=self.wake, spawn=self.spawn,
+            repeated=self.again.repeated, wake=self.wake, witness=self.witnessing.received, spawn=self.spawn,
         )  # fmt: skip
         self.voices = Voices(
             Place(name, log_key, curve_key, lambda: transport.endpoints), source=source, engine=self._engine,
@@ -157,12 +164,25 @@ class Node:
         for waiter in list(self._waiters.values()):
             waiter.failed(AgentGone("agent.gone", "this bus was closed"))
         self._waiters.clear()
-        if self.recorder.log.size:
+        if self.recorder.log.size and self.recorder.failed is None:
             self.recorder.closed(self.clock.now())
         self.recorder.log.close()
 
     async def _keep_durable(self) -> None:
         """What was written survives a loss of power within a tenth of a second; a checkpoint covers it within one."""
+        try:
+            await self._sync_and_checkpoint()
+        except LogError as error:
+            self.recorder.fail(error)
+
+    def _log_failed(self, error: LogError) -> None:
+        """Nothing can be put on the record: whoever waits hears so at once, and nothing more is taken or sent."""
+        logger.critical("%s: the log failed, so this node takes and sends nothing more: %s", self.name, error)
+        for waiter in list(self._waiters.values()):
+            waiter.failed(LogError(error.code, error.message))
+        self._waiters.clear()
+
+    async def _sync_and_checkpoint(self) -> None:
         synced = covered = 0
         for turn in count(1):
             await asyncio.sleep(SYNC)
@@ -173,6 +193,8 @@ class Node:
             elif log.size != synced:
                 synced = log.size
                 await asyncio.to_thread(log.sync)
+            if self.witnessing.unsaved:
+                await asyncio.to_thread(self.witnessing.save)
 
     async def enter(self, identity: Identity) -> Voice:
         """Start an instance of ``identity`` here; see :meth:`Voices.enter`."""
@@ -211,7 +233,10 @@ class Node:
 
         Raises:
             DeadlineExceeded: ``deadline.exceeded``. Backpressure, Rejected: as :meth:`Engine.ask`.
+            LogError: what the log failed with.
         """
+        if self.recorder.failed is not None:
+            raise LogError(self.recorder.failed.code, self.recorder.failed.message)
         connection = self.transport.dial(to.endpoints[0], to.curve_key)
         now = self.clock.now()
         if deadline <= now:
@@ -266,7 +291,11 @@ class Node:
             self._engine.attach(batch, sign(voice.key, self._engine.purpose, batch.batch.to_sign))
         frames = self._engine.take_frames()
         if frames:
-            self.recorder.sent(frames, self.source.trust, self.clock.now())  # on the record before any leaves
+            try:
+                self.recorder.sent(frames, self.source.trust, self.clock.now())  # on the record before any leaves
+            except LogError as error:
+                self.recorder.fail(error)
+                return
             for ready in frames:
                 if not ready.route.offer(ready.frame):
                     self._undeliverable(ready)
@@ -326,6 +355,8 @@ class Node:
 
     def received(self, connection: Connection, frame: bytes) -> None:
         """Where each kind of frame belongs."""
+        if self.recorder.failed is not None:
+            return  # what cannot be recorded is not judged, and nobody is told otherwise
         tag = frame[0] if frame else 0
         if tag == ENVELOPE:
             self.inbound.received(connection, frame)

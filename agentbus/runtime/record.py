@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from agentbus.delegation.grant import decode_links
 from agentbus.delegation.trust import Trust
-from agentbus.errors import AgentBusError
+from agentbus.errors import AgentBusError, LogError
 from agentbus.log import entry
 from agentbus.log.base import LogStore
 from agentbus.log.entry import Outcome, StepKind
@@ -33,6 +34,9 @@ class Recorder:
 
     def __init__(self, log: LogStore) -> None:
         self.log = log
+        self.failed: LogError | None = None
+        """Why nothing can be put on the record any more; then nothing is acknowledged, either."""
+        self.on_failure: Callable[[LogError], None] = lambda error: None
         self._pending: list[bytes] = []
         self._known: OrderedDict[bytes, bytes] = OrderedDict()  # digest of chain or statement → blob's digest
         self._rejected: dict[bytes | None, tuple[int, int]] = {}
@@ -43,10 +47,29 @@ class Recorder:
         return bool(self._pending)
 
     def flush(self) -> None:
-        """Put on the record what waits: before any of it is acted on, and before any frame leaves."""
+        """Put on the record what waits: before any of it is acted on, and before any frame leaves.
+
+        Raises:
+            LogError: the log takes nothing more; :attr:`on_failure` has been told.
+        """
         if self._pending:
             entries, self._pending = self._pending, []
-            self.log.append(entries)
+            try:
+                self.log.append(entries)
+            except LogError as error:
+                self.fail(error)
+                raise
+
+    def flush_soon(self) -> None:
+        """:meth:`flush`, where nobody could catch what it raises."""
+        with suppress(LogError):
+            self.flush()
+
+    def fail(self, error: LogError) -> None:
+        """The log has failed: say so once."""
+        if self.failed is None:
+            self.failed = error
+            self.on_failure(error)
 
     @property
     def _next(self) -> int:
@@ -80,6 +103,7 @@ class Recorder:
                 body=self.log.put_box(draft.salt + draft.body),
                 chain=self._chain(draft.chain, trust),
                 handover=self.log.put_blob(draft.handover) if draft.handover else None,
+                note=ready.note,
             )
             self._pending.append(row)
         self.flush()
@@ -135,6 +159,10 @@ class Recorder:
             policy_version=policy,
         )
         self._pending.append(row)
+
+    def peer_checkpoint(self, note: bytes, *, connection: bytes | None, now: int) -> None:
+        """A note of another node's log, whose signature verified; waits for a flush."""
+        self._pending.append(entry.peer_checkpoint(self._next, now, connection=connection, note=note))
 
     def redaction(self, commitment: bytes, *, authority: str, reason: str, now: int) -> None:
         """A body is about to be erased here: put on the record at once, and made durable by who calls, before it is."""

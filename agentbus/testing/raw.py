@@ -22,6 +22,7 @@ from agentbus.delegation.grant import Link, chain_digest, encode_chain, encode_l
 from agentbus.delegation.scope import Scope
 from agentbus.errors import AgentBusError
 from agentbus.identity import Identity
+from agentbus.protocol.engine import Ready
 from agentbus.protocol.events import Answered
 from agentbus.protocol.sealing import Batch, Draft
 from agentbus.runtime import problems
@@ -84,8 +85,12 @@ class RawPeer:
         handover: Link | None = None,
         edit: Callable[[Header], Header] | None = None,
         timeout: float = 30,
+        recorded: bool = False,
     ) -> Sealed:
-        """Lay out and sign one frame to ``to``, with the header as ``edit`` leaves it."""
+        """Lay out and sign one frame to ``to``, with the header as ``edit`` leaves it.
+
+        With ``recorded`` it goes on this peer's own record, as an honest node's does; else its log leaves it out.
+        """
         node, voice = self._node, self._voice
         instance = await node.finder.find(node.name_id(to))
         now = node.clock.now()
@@ -100,7 +105,10 @@ class RawPeer:
             header = edit(decode_header(draft.header, LIMITS))
             draft = Draft.of(encode_header(header), draft.chain, draft.handover, draft.salt, draft.body)
         batch = Batch.prepare([draft], key_id=voice.key.id, instance_id=voice.local.instance_id)
-        frame = batch.attach(sign(voice.key, Purpose.BATCH, batch.to_sign))[0]
+        proofs = batch.proofs(sign(voice.key, Purpose.BATCH, batch.to_sign))
+        frame = batch.frames(proofs)[0]
+        if recorded:
+            node.recorder.sent([Ready(connection, frame, proofs[0], draft, voice.key.id)], node.source.trust, now)
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         node._waiters[exchange.digest] = _Outcome(future)
         return Sealed(frame, draft.digest, future, connection)

@@ -65,7 +65,8 @@ class Record:
         evidence = self._evidence(*(self._data / name for name in HONEST))
         evidence.verify()
         found = evidence.reconcile()
-        whole = self._evidence(*(self._data / name for name in (*HONEST, "mallory")))
+        logs = [*(self._data / name for name in HONEST), self._data / "attackers" / "mallory"]
+        whole = self._evidence(*logs)
         whole.verify()
         blamed = {finding.party for finding in whole.reconcile().findings if finding.blame == "party"}
         self._tell(f"\nsenders' logs joined with receivers' logs: {found.joined} messages are in both")

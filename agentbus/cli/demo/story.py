@@ -83,6 +83,14 @@ class Story:
             await self.processes.stop()
         await asyncio.to_thread(self._examine)
 
+    async def _by_hand(self, name: str) -> RawPeer:
+        """Somebody whose log leaves out what it sends; so it lies apart from the honest ones."""
+        os.environ["AGENTBUS_DATA"] = str(self.data / "attackers")
+        try:
+            return await RawPeer.connect(Identity.load(name), url=self.url)
+        finally:
+            os.environ["AGENTBUS_DATA"] = str(self.data)
+
     # ── the people ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _set_up(self) -> None:
@@ -96,7 +104,7 @@ class Story:
             self._enrol("user/alice", rights=SCOPES, may_talk_to=["*"]),
         )
         await asyncio.gather(*(self.processes.serve(f"{MODULE}:{name}", name) for name in AGENTS))
-        self.mallory = await RawPeer.connect(Identity.load("mallory"), url=self.url)
+        self.mallory = await self._by_hand("mallory")
         self._step("set up", True, "ok", began)
         self.tell(f"directory, {', '.join(AGENTS)}: four processes, enrolled, over ZeroMQ with CURVE")
 
@@ -223,7 +231,7 @@ class Story:
 
         async def probe(agent: str) -> None:
             while agent not in refused:
-                sealed = await twin.seal(agent, Raw("Nothing", {}))
+                sealed = await twin.seal(agent, Raw("Nothing", {}), recorded=True)
                 sent = time.monotonic()
                 code = await twin.deliver(sealed, wait=0.25)
                 if code != "handler.missing":  # until then planner is heard, and merely asks for what nobody handles
