@@ -177,3 +177,52 @@ def rebuild(folder: Path | None, root: str | None, as_json: bool) -> None:
         "state": b64(survival.digest(trust)), "seconds": round(seconds, 3),
     }  # fmt: skip
     say(found, "\n".join(f"{key:12} {value}" for key, value in found.items()), as_json=as_json)
+
+
+@directory.command("key")
+@click.argument("key_id", metavar="KEY")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True), required=False)
+@click.option(
+    "--at", default="0s", metavar="INSTANT", help="When it was signed: ISO 8601, or how long ago. Default: now."
+)
+@click.option(
+    "--known-at", default=None, metavar="INSTANT", help="By what the log had said by then. Default: all of it."
+)
+@root_option
+@json_option
+def key(key_id: str, folder: Path | None, at: str, known_at: str | None, root: str | None, as_json: bool) -> None:
+    """Whether a signature of KEY counted at an instant, by what was known at another. Exit 1: it did not.
+
+    FOLDER is a directory's data, a backup or a node's log folder.
+    """
+    from datetime import UTC, datetime
+
+    from agentbus.cli.life import instant
+    from agentbus.delegation.trust import Trust
+    from agentbus.directory import survival
+    from agentbus.directory.life import parse_key
+
+    now = datetime.now(UTC)
+    when, known = instant(at, now), None if known_at is None else instant(known_at, now)
+    trust = Trust.pinned(pinned(root)).advance(survival.mirrored(folder or _data(None).folder), now=_now())
+    raw = parse_key(key_id)
+    code = trust.refuses_key_at(raw, when, known=known)
+    record = trust.keys.get(raw)
+    found: dict[str, Any] = {
+        "key": key_id, "ok": code is None, "code": code, "state": trust.key_state_at(raw, when, known=known),
+        "principal": None if record is None else record.principal,
+        "history": [] if record is None else [
+            {"state": s.state, "since": _iso(s.since), "known": _iso(s.known), "entry": s.seq} for s in record.history
+        ],
+    }  # fmt: skip
+    lines = [f"{'counts' if code is None else code:24} {found['state']:12} {found['principal'] or ''}"]
+    lines += [f"  {s['state']:12} since {s['since']}  said {s['known']}  entry {s['entry']}" for s in found["history"]]
+    say(found, "\n".join(lines), as_json=as_json)
+    if code is not None:
+        raise click.exceptions.Exit(1)
+
+
+def _iso(instant: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(instant / 1_000_000, UTC).isoformat()

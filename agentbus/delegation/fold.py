@@ -401,7 +401,8 @@ class Fold:
             raise Rejected("reject.statement_signer", "not signed by an identity key of the principal it names")
         if identity.epoch != instance.epoch:
             raise Rejected("reject.statement_signer", "an identity key speaks for its own epoch only")
-        if not identity.issues(instance.not_before - LIMITS.skew):
+        closed = identity.state in ("retiring", "tainted") and not identity.issues(instance.not_before - LIMITS.skew)
+        if closed:  # of keys in worse states nothing counts live, and statements are evidence
             raise Rejected("reject.key_closed", f"a key that is {identity.state} introduces no new instance")
         _check(signed, identity.key)
         key = VerifyKey(instance.key)

@@ -87,6 +87,11 @@ class IdentityKey:
         return self.state == "active" or (self.state != "prepared" and instant <= self.closed)
 
     @property
+    def stolen_since(self) -> int | None:
+        """The instant from which the key is known to have been in other hands, by all that the log said."""
+        return min((stand.since for stand in self.history if stand.state == "compromised"), default=None)
+
+    @property
     def closed(self) -> int:
         """From when on the key signs nothing new: the end of its time as the active key."""
         after = [stand.since for stand in self.history if stand.state not in ("prepared", "active")]

@@ -8,6 +8,7 @@ Rule 3: nothing here reads a clock or makes randomness: ``now`` and ids come in.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,7 @@ from agentbus.crypto.note import Checkpoint, sign_note
 from agentbus.crypto.signing import Purpose, sign, verify
 from agentbus.delegation.grant import Grant, Link, encode_chain
 from agentbus.delegation.records import Principal
+from agentbus.delegation.revoking import is_operator
 from agentbus.delegation.scope import Scope, encode_scopes, scopes
 from agentbus.delegation.statements import (
     Instance,
@@ -41,6 +43,7 @@ CODES: Final = {
     "directory.token": "This enrolment token is unknown, used or expired; ask the operator for a new one.",
     "directory.node_taken": "Another principal's running node has this name.",
     "directory.no_standing": "Only a running, active instance is given a standing grant.",
+    "directory.quota": "One revoker may revoke so much in an hour, and no more: all nodes have to remember it.",
     "directory.already_revoked": "This was revoked before; a revocation is never undone or repeated.",
     "directory.enrolled": "This principal has an identity key; it gets another by rotation, or after its key was lost.",
     "directory.ended": "This principal is retired or revoked, and nothing brings it back.",
@@ -50,6 +53,8 @@ CODES: Final = {
 }
 
 STANDING_DEPTH: Final = 4
+QUOTA: Final = 1000  # revocations of one revoker in a window; each is kept by every node until its grant ends
+QUOTA_WINDOW: Final = 3600 * SECOND
 TOKEN_LIFE: Final = 600 * SECOND
 
 
@@ -94,6 +99,9 @@ class Directory:
         self._gone: set[bytes] = set()  # key ids of instances that ended: no presence, yet their links still verify
         self._nodes: dict[str, set[bytes]] = {}  # key ids of instances by their node's name
         self.granted: dict[bytes, tuple[PrincipalId, int]] = {}  # grants it signed, by link digest: holder, end
+        self._revoked_by: dict[str, deque[int]] = {}  # the instants of the newest revocations of each revoker
+        for entry in sorted(self.trust.revoked.values(), key=lambda entry: entry.number):
+            self._revoked_by.setdefault(entry.revoker, deque(maxlen=QUOTA)).append(entry.instant)
         self.changed: Callable[[list[bytes]], None] = lambda entries: None
 
     @classmethod
@@ -240,15 +248,22 @@ class Directory:
         """Write down a revocation that the rules permitted.
 
         Raises:
-            DirectoryRefused: ``directory.already_revoked``.
+            DirectoryRefused: ``directory.already_revoked``, ``directory.quota``.
         """
         if self.trust.is_revoked(kind, handle):
             raise DirectoryRefused("directory.already_revoked", f"this {kind} was revoked before")
+        mine = self._revoked_by.setdefault(revoker, deque(maxlen=QUOTA))
+        limited = revoker != directory_id(self.domain) and not is_operator(self.trust.principals, revoker)
+        if limited and len(mine) == QUOTA and now - mine[0] < QUOTA_WINDOW:
+            raise DirectoryRefused(
+                "directory.quota", f"{revoker.short} revoked {QUOTA} things within the hour; wait", retryable=True
+            )
         entry = Revocation(
             self.trust.size, self.instant(now), self.domain, kind, handle, revoker, reason[:256], now,
             self.trust.revocation_seq + 1, proof,
         )  # fmt: skip
         self.append([entry.signed_by(self.keys.identity).encode()], now)
+        mine.append(now)
         if kind == "principal":
             self.store.cancel_tokens(handle.decode(), now)
         return entry

@@ -109,8 +109,8 @@ class Judge:
             )
         if isinstance(entry, Received) and entry.connection not in (None, sender.curve_key):
             raise Rejected("reject.connection", f"{sender.principal} was not at the connection this came over")
-        identity = self._history.full.keys[sender.identity_key]
-        if identity.state == "compromised" and identity.since <= entry.instant:
+        stolen = self._history.full.keys[sender.identity_key].stolen_since
+        if stolen is not None and stolen <= entry.instant:
             raise Rejected("reject.revoked", f"the identity key of {sender.principal} was in other hands by then")
 
     def _check_chain(self, entry: Message, header: Header, size: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from pathlib import Path
 
 import pytest
@@ -227,3 +229,52 @@ def test_the_digest_tells_states_apart() -> None:
     life.taint(two.core, b.id, now=two.now)
     life.retire(one.core, a.id, now=one.now)
     assert survival.digest(one.core.trust) != survival.digest(two.core.trust)
+
+
+# ── the log is the directory ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rebuild(events: int, seed: int) -> tuple[float, int]:
+    """A directory to which ``events`` things happen, and the seconds it takes to fold its log from the pin alone."""
+    chance = random.Random(seed)
+    registry = Registry()
+    core, people = registry.core, [registry.enrol(f"agent-{n}") for n in range(50)]
+    while core.trust.size < events:
+        registry.tick(chance.random())
+        what, at = chance.randrange(10), chance.randrange(len(people))
+        try:
+            if what < 3:
+                people.append(registry.enrol(f"agent-{len(people)}", ceiling=["docs:read"]))
+            elif what < 6:
+                people[at] = registry.rotate(people[at])
+            elif what == 6:
+                core.amend(people[at].id, now=registry.now, purpose=str(at))
+            elif what == 7:
+                life.set_state(core, people[at].id, chance.choice(("active", "suspended")), now=registry.now)
+            elif what == 8:
+                core.time_leaf(b"t", now=registry.now)
+            else:
+                handle = f"{people[at].id}#{core.trust.size:032x}".encode()
+                core.revoke("instance", handle, revoker=people[at].id, reason="", now=registry.now)
+        except AgentBusError:
+            continue
+    entries = list(core.store.entries())
+    began = time.perf_counter()
+    again = Trust.pinned(registry.root.id).advance(entries, now=registry.now)
+    seconds = time.perf_counter() - began
+    assert again.frontier.root() == core.trust.frontier.root() and again.size == len(entries) >= events
+    assert survival.digest(again) == survival.digest(core.trust)
+    assert (again.principals, again.keys, again.revoked) == (
+        core.trust.principals, core.trust.keys, core.trust.revoked
+    )  # fmt: skip
+    return seconds, len(again.principals)
+
+
+def test_a_log_rebuilds_to_the_identical_state() -> None:
+    rebuild(1500, seed=1)
+
+
+@pytest.mark.campaign
+def test_a_log_of_a_hundred_thousand_events_rebuilds_to_the_identical_state() -> None:
+    seconds, principals = rebuild(100_000, seed=2)
+    print(f"100,000 events, {principals} principals: rebuilt in {seconds:.1f} s")

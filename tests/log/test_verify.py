@@ -18,7 +18,7 @@ from agentbus.log.verify import Verification, verify_log
 from agentbus.testing.draw import NOON
 from agentbus.wire.frame import decode_frame
 from agentbus.wire.header import decode_header
-from agentbus.wire.limits import LIMITS
+from agentbus.wire.limits import LIMITS, SECOND
 
 POSITIVE = ("AUTHENTIC", "KEY-VALID", "AUTHORISED", "INTACT", "MISSING", "REDACTED")
 
@@ -133,6 +133,25 @@ def test_a_revocation_that_was_known_makes_acceptance_wrong_and_a_later_one_does
         lab.log(log, frames, "dave", sent=False, directory_size=size, revocation_seq=number)
         log.close()
         assert lab.verify(tmp_path / name)["KEY-VALID"].ok is good
+
+
+@pytest.mark.parametrize(("since", "good"), [(NOON - 1, False), (NOON, False), (NOON + 1, True)])
+def test_a_theft_that_became_known_later_reaches_back(lab: Lab, tmp_path: Path, since: int, good: bool) -> None:
+    """Nobody could know it when the message was accepted, so it is authentic; whether its key counted depends on when
+    it was stolen. That the key was revoked as well takes nothing back.
+    """
+    log = lab.open(tmp_path / "x")
+    log.put_blob(lab.statements["erin"])
+    log.put_blob(lab.statements["carol"])
+    lab.log(log, lab.request(), "dave", sent=False)
+    log.close()
+    dave = lab.world["dave"]
+    lab.world.now += SECOND
+    lab.world.event("key-state", dave.id, [dave.identity.id, "compromised", since])
+    lab.world.event("epoch", dave.id, [2])
+    lab.world.revoke("key", dave.identity.id)
+    report = lab.verify(tmp_path / "x")
+    assert report["KEY-VALID"].ok is good and report["AUTHENTIC"].ok is True
 
 
 def test_a_body_is_missing_until_a_redaction_says_why(lab: Lab, tmp_path: Path) -> None:
