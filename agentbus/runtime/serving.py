@@ -28,6 +28,7 @@ from agentbus.runtime.context import Context, _current
 from agentbus.runtime.message import decode_request, encode_answer
 from agentbus.runtime.node import Node
 from agentbus.runtime.redaction import BUILT_IN
+from agentbus.runtime.slots import Slots
 from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
 
@@ -63,7 +64,7 @@ class Service:
         self.agent, self.node, self.voice = agent, node, voice
         self._running: dict[bytes, _Running] = {}
         self.handlers = {**agent.handlers, **BUILT_IN}
-        self._slots = {action: asyncio.Semaphore(h.concurrency) for action, h in self.handlers.items()}
+        self._slots = {action: Slots(h.concurrency) for action, h in self.handlers.items()}
         self._stack = AsyncExitStack()
         self._state: Any = None
         self._draining = False
@@ -155,10 +156,10 @@ class Service:
             if exchange.done:  # its deadline still counts, though nobody waits
                 running.alarm = self.node.alarm(exchange.deadline, running.task.cancel)
             slots = self._slots[header.action]
-            waits = slots.locked()
-            async with slots:
-                if waits:  # else it starts where it was received
-                    self.node.tape(exchange.digest).started()
+            if not slots.take():
+                await slots.wait(header.sender)
+                self.node.tape(exchange.digest).started()  # else it starts where it was received
+            try:
                 request = decode_request(handler.model, permitted.message.body)
                 self._hold(running)
                 context: Context[Any] = Context(self.node, self.voice, permitted, exchange, self._state)
@@ -168,6 +169,8 @@ class Service:
                     running.why = "returned"
                 finally:
                     _current.reset(token)
+            finally:
+                slots.give()
         except asyncio.CancelledError:
             pass  # _finished tells the caller why, where it still waits
         except AgentBusError as error:

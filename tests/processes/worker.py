@@ -1,6 +1,7 @@
 """The agent that the failure tests kill, stop and start again."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from pydantic import BaseModel
@@ -19,6 +20,12 @@ class Work(Request[Done]):
 
 class Count(StreamRequest[Done]):
     pass
+
+
+class Hog(Request[Done]):
+    """Hold the whole process."""
+
+    seconds: float
 
 
 class Poke(Request[Done]):
@@ -45,3 +52,9 @@ async def count(request: Count, ctx: Context) -> AsyncIterator[Done]:
 @worker.handler
 async def poke(request: Poke, ctx: Context) -> Done:
     return await ctx.bus.request(request.to, Work())
+
+
+@worker.handler
+async def hog(request: Hog, ctx: Context) -> Done:
+    time.sleep(request.seconds)  # on purpose
+    return Done(n=1)
