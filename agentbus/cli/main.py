@@ -17,7 +17,7 @@ COMMANDS: Final = {
     "grant": ("grant", "grant"),
     "init": ("node", "init"),
     "log": ("log.group", "log"),
-    "request": ("node", "request"),
+    "request": ("request", "request"),
     "run": ("run.command", "run"),
     "service": ("people", "service"),
     "status": ("status", "status"),

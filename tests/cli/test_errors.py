@@ -26,6 +26,7 @@ from agentbus.cli.main import main
 from agentbus.runtime.clock import SystemClock
 from agentbus.wire.ids import b64
 from agentbus.wire.limits import SECOND
+from tests.cli.program import Program
 from tests.cli.town import Town
 
 HERE = Path(__file__).parent
@@ -50,8 +51,12 @@ class Place(Town):
         self.modules()
         self.files()
         self.people()
-        for arguments, more in ((("worker",), {}), (("mute",), {"AGENTBUS_LISTEN": ""})):
-            self.start("run", "working:worker", "--as", *arguments, "--json", **more).until('"ready"')
+        for name, more in (("worker", {}), ("mute", {"AGENTBUS_LISTEN": ""})):
+            clocked = (sys.executable, "-P", str(HERE / "clocked.py"))
+            env = {**self.env, "CLOCK": str(self.clock), **more}
+            agent = Program(*clocked, "run", "working:worker", "--as", name, "--json", cwd=folder, env=env)
+            self.programs.append(agent)
+            agent.until('"ready"')
 
     def modules(self) -> None:
         shutil.copy(HERE / "working.py", self.folder)
@@ -75,13 +80,17 @@ class Place(Town):
         path.chmod(mode)
 
     def people(self) -> None:
-        self.token = self.run("agent", "create", "fresh", "--json")["token"]
-        self.used = self.run("agent", "create", "used", "--json")["token"]
-        self.run("agent", "enrol", "used", "--token", self.used)
+        self.token = self.inside("agent", "create", "fresh", "--json")["token"]
+        self.used = self.inside("agent", "create", "used", "--json")["token"]
+        self.inside("agent", "enrol", "used", "--token", self.used)
         (self.keys / "used.json").unlink()
-        self.run("agent", "suspend", "paused")
-        self.run("user", "disable", "away")
-        self.run("agent", "revoke", "ended", "--reason", "lost")
+        self.inside("agent", "suspend", "paused")
+        self.inside("user", "disable", "away")
+        self.inside("agent", "revoke", "ended", "--reason", "lost")
+        for name in ("given", "taken"):
+            grant = ("grant", "create", "sleeper", "--scope", "docs:read", "--expires-in", "3600", *ALICE)
+            self.inside(*grant, "--out", str(self.folder / f"{name}.grant"))
+        self.inside("grant", "revoke", str(self.folder / "taken.grant"), "--reason", "enough", *ALICE)
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +215,11 @@ CASES = [
     # grants
     Case("no grant", ("grant", "show", "nowhere"), "config.grant_unknown", 2, "no grant 'nowhere' is here; see `agentbus"),
     Case("what is no grant", ("grant", "show", "junk"), "config.grant_file", 2, "junk is no grant"),
+    Case("somebody else's grant", request("worker", "Read", "{}", "--as", "mute", "--grant", "given.grant"), "denied.not_holder", 1, "held by sleeper; .*--as NAME"),
+    Case("a revoked grant", request("worker", "Read", "{}", "--as", "sleeper", "--grant", "taken.grant"), "reject.revoked", 1, "make a new one: `agentbus grant create`"),
+    Case("a grant for less", request("worker", "Write", "{}", "--as", "sleeper", "--grant", "given.grant"), "denied.scope", 1, "does not grant docs:write"),
+    Case("scopes beside a grant", request("worker", "Read", "{}", "--as", "sleeper", "--grant", "given.grant", "--scope", "a:b"), "config.own_grant", 2, "do not change the grant that was given; leave them out"),
+    Case("scopes of an agent", request("worker", "Read", "{}", "--as", "sleeper", "--scope", "docs:read"), "config.own_grant", 2, "standing grant of sleeper; leave them out"),
     # what runs
     Case("no such module", ("run", "nowhere:agent"), "config.target", 2, "no module nowhere in .*; go to its folder"),
     Case("a module that needs another", ("run", "needy:agent"), "config.target", 2, "needs the module nothing_such"),
@@ -347,6 +361,17 @@ def test_a_fault_of_our_own_says_so_without_a_traceback(
 
 
 # ── the directory's clock goes forward only: these are the last ──────────────────────────────────────────────────────
+
+
+def test_a_grant_that_has_expired(place: Place, command: Run) -> None:
+    """It holds while it lasts; half a minute later, by everybody's clock, it does not."""
+    grant = ("grant", "create", "sleeper", "--scope", "docs:read", "--expires-in", "28", "--out", "brief.grant", *ALICE)
+    assert command(*grant).status == 0
+    arguments = request("worker", "Read", "{}", "--as", "sleeper", "--grant", "brief.grant")
+    assert command(*arguments).out == '{"n": 0}\n'
+    place.clock.write_text("29")
+    said = command(*arguments)
+    assert said.status == 1 and "make a new one: `agentbus grant create` [reject.grant_expired]" in said.err, said
 
 
 def test_a_token_that_has_expired(place: Place, command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
