@@ -10,6 +10,7 @@ Rule 4: ``instant`` is the instant the message was judged or sealed under, so ju
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from agentbus.errors import Malformed
@@ -379,21 +380,35 @@ def decode_entry(data: bytes) -> Entry:
     row = unpack_array(data)
     if not row or type(row[0]) is not int or row[0] not in _SHAPES:
         raise Malformed("malformed.entry", "no entry is of this kind")
-    cls, shape = _SHAPES[row[0]]
-    shape = (_N, _N, _N, *shape)
-    if len(row) != len(shape) or not all(_fits(value, what) for value, what in zip(row, shape, strict=True)):
+    places = _places(row[0], tuple(map(type, row)))
+    if places is None or not _in_bounds(row, *places):
         raise Malformed("malformed.entry", f"not the positions of a {EntryKind(row[0]).name} entry")
-    entry: Entry = cls._make(row)
+    entry: Entry = _SHAPES[row[0]][0]._make(row)
     if isinstance(entry, Step) and not (entry.step in _STEPS and entry.outcome in _OUTCOMES and entry.number):
         raise Malformed("malformed.entry", "no step is of this kind, number or outcome")
     return entry
 
 
-def _fits(value: Any, what: _Is) -> bool:
-    if value is None:
-        return what.nil
-    if type(value) is not what.type:
-        return False
-    if isinstance(value, int):
-        return 0 <= value < 1 << 63
-    return what.length is None or (isinstance(value, bytes) and len(value) == what.length)
+@lru_cache(maxsize=1024)
+def _places(kind: int, types: tuple[type, ...]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]] | None:
+    """Where integers and bytes of a fixed length stand in an entry of these types; None where the types do not fit.
+
+    Asked once for each combination that occurs: a log holds few, and millions of entries.
+    """
+    shape = (_N, _N, _N, *_SHAPES[kind][1])
+    if len(types) != len(shape):
+        return None
+    for found, what in zip(types, shape, strict=True):
+        if found is not what.type and not (what.nil and found is type(None)):
+            return None
+    rows = list(enumerate(zip(types, shape, strict=True)))
+    numbers = tuple(at for at, (found, _) in rows if found is int)
+    fixed = tuple((at, what.length) for at, (found, what) in rows if found is bytes and what.length is not None)
+    return numbers, fixed
+
+
+def _in_bounds(row: list[Any], numbers: tuple[int, ...], fixed: tuple[tuple[int, int], ...]) -> bool:
+    for at in numbers:
+        if not 0 <= row[at] < 1 << 63:
+            return False
+    return all(len(row[at]) == length for at, length in fixed)

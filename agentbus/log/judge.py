@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from agentbus.crypto.cache import SignatureCache
-from agentbus.crypto.keys import VerifyKey, thumbprint
+from agentbus.crypto.keys import checked_key, thumbprint
 from agentbus.crypto.merkle import leaf_hash, root_from_path
 from agentbus.crypto.signing import Purpose
 from agentbus.delegation.grant import target_within
+from agentbus.delegation.memory import Memory
 from agentbus.delegation.statements import Instance
 from agentbus.delegation.trust import NeedsTrust, Trust
 from agentbus.errors import AgentBusError, Rejected
@@ -42,7 +42,7 @@ class Judge:
         self._log = log
         self._history = history
         self._statements = statements
-        self._cache = SignatureCache()
+        self._cache = Memory()
         self.begin()
 
     def begin(self) -> None:
@@ -57,18 +57,21 @@ class Judge:
         """Judge one message."""
         self._authentic.checked += 1
         sender = self._statements.get(entry.statement)
-        place = where(entry, header)
         if sender is None:
-            self._authentic.problem(f"{place}: no instance statement beside the log that {header.sender} signed")
+            self._authentic.problem(
+                f"{where(entry, header)}: no instance statement beside the log that {header.sender} signed"
+            )
             return
         named = (sender.principal, sender.instance_id, thumbprint(sender.key))
         if named != (header.sender, header.sender_instance, header.sender_key):
-            self._authentic.problem(f"{place}: the instance statement is not about the key that the header names")
+            self._authentic.problem(
+                f"{where(entry, header)}: the instance statement is not about the key that the header names"
+            )
             return
         try:
             self._check_signature(entry, header, sender)
         except AgentBusError as error:
-            self._authentic.problem(f"{place}: {error}")
+            self._authentic.problem(f"{where(entry, header)}: {error}")
         if isinstance(entry, Received) and entry.code != ACCEPTED:
             return  # it was refused: authentic and no more is what the log says of it
         size, revocations = _judged_under(entry, header)
@@ -76,16 +79,18 @@ class Judge:
         try:
             trust = self._statements.trust_at(size, [entry.statement], entry.instant)
             if trust is None:
-                self._key_valid.problem(f"{place}: judged under {size} entries of the directory, whose log ends before")
+                self._key_valid.problem(
+                    f"{where(entry, header)}: judged under {size} entries of the directory, whose log ends before"
+                )
                 return
             self._check_key(entry, sender, trust, revocations)
         except AgentBusError as error:
-            self._key_valid.problem(f"{place}: {error}")
+            self._key_valid.problem(f"{where(entry, header)}: {error}")
         self._authorised.checked += 1
         try:
             self._check_chain(entry, header, size)
         except AgentBusError as error:
-            self._authorised.problem(f"{place}: {error}")
+            self._authorised.problem(f"{where(entry, header)}: {error}")
 
     def _check_signature(self, entry: Message, header: Header, sender: Instance) -> None:
         """Steps 9 (whose key) and 10 of opening."""
@@ -95,11 +100,11 @@ class Judge:
         root = root_from_path(leaf_hash(entry.header), proof.position, proof.n, proof.path)
         signed = batch_body(header.sender_key, header.sender_instance, proof.n, root)
         purpose = Purpose.REPLAY_BATCH if header.flags & Flag.REPLAY else Purpose.BATCH
-        self._cache.verify(VerifyKey(sender.key), purpose, signed, proof.signature)
+        self._cache.verify(checked_key(sender.key), purpose, signed, proof.signature)
 
     def _check_key(self, entry: Message, sender: Instance, trust: Trust, revocations: int) -> None:
         """The key counted under the directory of then, and nothing said later takes it back to before that instant."""
-        code = trust.refuses(sender, entry.instant)
+        code = self._cache.refuses(sender, trust, entry.instant)
         if code is not None:
             raise Rejected(code, f"the key, instance or principal behind {sender.principal} did not count")
         if trust.revocation_seq != revocations:

@@ -45,6 +45,10 @@ WINDOW: Final = 1024 * 1024
 """Bytes of a file that are in memory at once, unless one record is longer."""
 
 
+RECENT: Final = 256
+"""Blobs that are remembered; with chains of at most 64 KiB below 16 MiB, and mostly below one."""
+
+
 class Damage(NamedTuple):
     """A place in a segment where no good record stands."""
 
@@ -96,6 +100,7 @@ class LogFolder:
         self._extents = [path.stat().st_size for path in self._segments(entry_segment)]
         self._blobs = Index(self._scan_blobs())
         self._boxes = Index(self._scan_boxes())
+        self._recent: dict[bytes, bytes] = {}
         self._window: tuple[int, int, bytes] = (0, 0, b"")  # of the boxes: segment, offset, bytes
         self._keys: tuple[int, bytes] = (0, b"")  # of their keys: offset, bytes
 
@@ -178,13 +183,19 @@ class LogFolder:
     # ── blobs and boxes ──────────────────────────────────────────────────────────────────────────────────────────
 
     def blob(self, digest: bytes) -> bytes | None:
-        """The blob of this digest, or None."""
+        """The blob of this digest, or None. The newest are remembered: chains and handovers are asked for again."""
+        known = self._recent.get(digest)
+        if known is not None:
+            return known
         for place in self._blobs.places(digest):
             with (self.folder / blob_segment(place.segment)).open("rb") as file:
                 file.seek(place.offset)
                 (length, _) = HEAD.unpack(file.read(HEAD.size))
                 data = file.read(length)[32:]
             if hashlib.sha256(data).digest() == digest:
+                if len(self._recent) >= RECENT:
+                    self._recent.clear()
+                self._recent[digest] = data
                 return data
         return None
 
@@ -319,7 +330,7 @@ def scan_file(file: BinaryIO, start: int, end: int) -> Iterator[Record | Bad]:
         after: int | None = None
         for found in scan(data):
             if isinstance(found, Record):
-                yield found._replace(offset=at + found.offset)
+                yield Record(at + found.offset, found.data)
                 after = found.offset + HEAD.size + len(found.data)
             elif not whole and found.torn and (found.after is None or found.after >= len(data)):
                 at, window, grown = at + found.offset, window if found.offset else 2 * window, True

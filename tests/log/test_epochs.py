@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from agentbus.cli.main import cli
 from agentbus.crypto.keys import SigningKey
 from agentbus.errors import LogError
 from agentbus.log import entry
@@ -96,3 +98,13 @@ def test_an_epoch_that_was_half_put_aside_is_put_aside_first(tmp_path: Path) -> 
         assert (log.origin, log.size) == ("agentbus.local.test/carol/2", 0)
         log.close()
         assert {p.name for p in (folder / "epochs" / "1").iterdir()} >= set(names)
+
+
+def test_the_command_ends_an_epoch_of_a_log_that_nobody_writes(tmp_path: Path) -> None:
+    log = reopen(tmp_path)
+    start(log)
+    done = CliRunner().invoke(cli, ["log", "epoch", str(tmp_path)])
+    assert done.exit_code != 0 and isinstance(done.exception, LogError) and done.exception.code == "log.locked"
+    log.close()
+    done = CliRunner().invoke(cli, ["log", "epoch", str(tmp_path), "--json"])
+    assert done.exit_code == 0 and '"epoch": 2' in done.output and current_epoch(tmp_path) == 2

@@ -76,6 +76,8 @@ def test_a_change_by_who_has_the_disk_is_found_by_intact(scene: Scene, kind: str
     random = Random(f"{SEED} {kind}")
     for _ in range(count):
         made = mutate(kind, scene.entries, random, 40)
+        if made[:40] == scene.entries:
+            continue  # a copy of the last entry behind it: nothing that was signed over has changed
         covered = min(len(made), 40)
         report = scene.judge(made, scene.newest, covered, [])
         assert report["INTACT"].ok is False, (SEED, kind)
@@ -100,7 +102,7 @@ def test_signed_anew_with_the_stolen_log_key_it_is_found_as_far_as_peers_hold_no
     for _ in range(count):
         kind = random.choice(CHANGES)
         made = mutate(kind, scene.entries, random, 32)
-        if made == scene.entries:
+        if made[:32] == scene.entries[:32]:
             continue
         report = scene.judge(made, resign(made, ORIGIN, scene.lab.key), len(made), scene.notes)
         assert report["NOT-FORKED"].ok is False, (SEED, kind)

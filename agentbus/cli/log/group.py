@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 VERBS: Final = {
+    "epoch": "epoch",
     "export": "report",
     "report": "report",
     "redact": "redact",
