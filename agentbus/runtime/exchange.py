@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,12 +19,10 @@ from agentbus.crypto.sealed import SealKey, seal
 from agentbus.delegation.chain import Authority, verify_chain
 from agentbus.delegation.scope import Scope, scopes
 from agentbus.errors import DirectoryRefused, Malformed, ProgrammingError
-from agentbus.runtime.message import Request
+from agentbus.runtime.caller import Caller, _Plain
+from agentbus.runtime.message import Request, adapter
 from agentbus.wire.ids import PrincipalId, b64, unb64
 from agentbus.wire.limits import SECOND
-
-if TYPE_CHECKING:
-    from agentbus.runtime.caller import Caller
 
 CODES: Final = {
     "usage.exchange": "A scope, target or lifetime cannot be sent as a parameter of an exchange.",
@@ -177,15 +175,34 @@ async def exchange(
 
 
 async def token_for(caller: Caller, held: Authority, audience: str, granted: Sequence[str | Scope]) -> AccessToken:
-    """An access token for ``audience`` that speaks under ``held``."""
+    """An access token for ``audience`` that speaks under ``held``.
+
+    Within a handler this is a step of its record, with what was granted and without the token: no log holds one. So a
+    replay gives an :class:`AccessToken` with an empty value.
+    """
     who = caller._node.name_id(audience)
+    text = _scope_text(granted)
+    if caller._tape is None:
+        return await _take(caller, held, who, text)
+    kept: list[AccessToken] = []
+
+    async def call() -> tuple[list[str], datetime]:
+        made = await _take(_Plain(caller._node, caller._voice), held, who, text)
+        kept.append(made)
+        return list(made.scopes), made.expires
+
+    found, ends = await caller._tape.call("token_for", call, adapter(tuple[list[str], datetime]), [who, text])
+    return kept[0] if kept else AccessToken("", who, tuple(found), ends)
+
+
+async def _take(caller: Caller, held: Authority, who: PrincipalId, text: str) -> AccessToken:
     parameters = [
         ("grant_type", GRANT_TYPE),
         ("subject_token", b64(held.to_bytes())),
         ("subject_token_type", CHAIN),
         ("requested_token_type", ACCESS_TOKEN),
         ("audience", who),
-        ("scope", _scope_text(granted)),
+        ("scope", text),
     ]
     answer = await ask(caller, "exchange", parameters)
     ends = datetime.fromtimestamp(answer["expires_at"] / SECOND, UTC)

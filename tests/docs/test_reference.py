@@ -70,11 +70,11 @@ def test_threats_name_codes_and_vectors_that_exist(generate: ModuleType) -> None
             assert f'"name": "{name}"' in vectors, name
 
 
-@pytest.mark.parametrize("page", ["envelope", "grant", "directory"])
+@pytest.mark.parametrize("page", ["envelope", "grant", "directory", "exchange"])
 def test_a_specification_names_codes_that_exist(generate: ModuleType, page: str) -> None:
     codes = {code for table in generate.code_tables().values() for code in table}
     text = (DOCS / "spec" / f"{page}.md").read_text("utf-8")
-    prefixes = "malformed|reject|denied|directory|unavailable|handler|key"
+    prefixes = "malformed|reject|denied|directory|unavailable|handler|key|request"
     named = set(re.findall(rf"`((?:{prefixes})\.[a-z_]+)`", text))
     assert named and named <= codes, named - codes
 

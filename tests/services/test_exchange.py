@@ -385,3 +385,19 @@ def test_without_its_memory_of_used_tokens_the_exchange_does_not_start(tmp_path:
     with pytest.raises(LogError) as caught:
         Once(tmp_path)
     assert caught.value.code == "log.exchange_unreadable"
+
+
+async def test_an_auditor_judges_token_and_consent_roots_offline(net: Network) -> None:
+    """Years later: the directory's log alone says what the issuer might give and what she agreed to."""
+    net.trust_issuer({**RULE, "consent_by": ["local"]})
+    net.user("ann", scopes=["docs:*"])
+    async with net.serve(library):
+        for consent in (None, "May it?"):
+            token = PROVIDER.token(net.clock.now() / SECOND, sub="ann", client_id="local")
+            held = await net.exchange(token, scopes=["docs:read"], consent=consent)
+            await net.acting(held).request("library", Read(name="x"))
+        evidence = net.evidence("library")
+        report = evidence.verify()
+        assert report["AUTHORISED"].ok and report["KEY-VALID"].ok, report
+        kinds = {m.authority.root_kind for m in evidence.messages(action="Read") if m.authority is not None}
+        assert {"token", "consent"} <= kinds
