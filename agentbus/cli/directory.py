@@ -47,6 +47,28 @@ def check(file: Path, root: str | None, as_json: bool) -> None:
     say({"ok": True, **found}, f"good evidence\n{text}", as_json=as_json)
 
 
+@directory.command("prove")
+@click.argument("entry", type=click.IntRange(min=0), metavar="ENTRY")
+@click.argument("to", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--log", "folder", type=click.Path(path_type=Path, exists=True), required=True, metavar="FOLDER",
+              help="A node's log folder: its copy of the directory's log.")  # fmt: skip
+@json_option
+def prove(entry: int, to: Path, folder: Path, as_json: bool) -> None:
+    """Write into FILE that ENTRY, by its number, is in the directory's log. `agentbus directory check` verifies it."""
+    import json
+
+    from agentbus.directory import evidence, survival
+    from agentbus.directory.mirror import HEAD
+    from agentbus.errors import LogError
+
+    entries, note = survival.mirrored(folder), folder / HEAD
+    size = int(note.read_text("utf-8").split("\n")[1]) if note.exists() else 0
+    if not entry < size <= len(entries):
+        raise LogError("log.directory_mirror", f"{folder} holds a head of {size} entries, and so no proof of {entry}")
+    to.write_text(json.dumps(evidence.entry_of(entries[:size], entry, note.read_bytes())), "utf-8")
+    say({"file": str(to), "entry": entry, "size": size}, f"{to}: entry {entry} of {size}", as_json=as_json)
+
+
 def data_option(command: Any) -> Any:
     """Which directory."""
     return click.option(

@@ -133,6 +133,14 @@ class Trust:
         checked = sent_at if self.checked_at is None else max(self.checked_at, sent_at)
         return replace(self, head=newest, checked_at=checked, checked_head=head.instant)
 
+    def read_head(self, note: bytes) -> Head:
+        """What a head says that the directory signed, whether or not it agrees with what was folded here.
+
+        Raises:
+            Malformed: ``malformed.note``, ``malformed.statement``. Rejected: ``reject.statement_signature``.
+        """
+        return self._open_head(note)
+
     def _open_head(self, note: bytes) -> Head:
         for online in self.online.values():
             if online.role != "head" or online.retired_at is not None:

@@ -1,7 +1,8 @@
 """Evidence that a directory cannot talk itself out of, checked offline by whoever has the pinned root.
 
-Two kinds: the *receipt* of a retirement, with its entries and their inclusion in the log; and a *fork*: two heads of
-one size that the same directory signed, or a head and signed entries that it does not cover.
+Three kinds: the *receipt* of a retirement, with its entries and their inclusion in the log; an *entry* with its
+inclusion; and a *fork*: two heads of one size that the same directory signed, or a head and signed entries that it does
+not cover.
 
 What the root key said (entry 0 and those about online keys) goes with it, so that nothing else is needed.
 """
@@ -14,10 +15,10 @@ from functools import partial
 from typing import Any, Final
 
 from agentbus.crypto.keys import VerifyKey
-from agentbus.crypto.merkle import Frontier, leaf_hash, root_from_path
+from agentbus.crypto.merkle import Frontier, Tree, leaf_hash, root_from_path
 from agentbus.crypto.note import Checkpoint, open_checkpoint
 from agentbus.delegation.records import OnlineKey
-from agentbus.delegation.statements import KEY_EVENT, KeyEvent, decode_signed, directory_origin
+from agentbus.delegation.statements import KEY_EVENT, KeyEvent, Revocation, decode_signed, directory_origin
 from agentbus.directory.core import Directory
 from agentbus.directory.receipt import Retirement, open_receipt, read_receipt
 from agentbus.errors import AgentBusError, BadSignature, Malformed, Rejected
@@ -111,6 +112,14 @@ def receipt_of(directory: Directory, receipt: bytes, *, now: int) -> dict[str, A
     }  # fmt: skip
 
 
+def entry_of(entries: Sequence[bytes], at: int, head: bytes) -> dict[str, Any]:
+    """One entry of a log, with its inclusion in the tree that ``head`` signs; ``entries`` are as many as it counts."""
+    tree = Tree([leaf_hash(entry) for entry in entries])
+    row = {"index": at, "entry": b64(entries[at]), "path": [b64(h) for h in tree.inclusion(at)]}
+    roots = root_entries(entries)
+    return {"v": 1, "kind": "entry", "root": [b64(e) for e in roots], "head": head.decode(), "entries": [row]}
+
+
 def fork_of_heads(roots: Sequence[bytes], one: bytes, other: bytes) -> dict[str, Any]:
     """Two heads of one size that differ."""
     return {"v": 1, "kind": "fork", "root": [b64(e) for e in roots], "heads": [one.decode(), other.decode()]}
@@ -172,6 +181,23 @@ def _check_retirement(data: Mapping[str, Any], roots: Roots) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _check_entry(data: Mapping[str, Any], roots: Roots) -> dict[str, Any]:
+    head, (row,) = roots.head(data["head"].encode()), data["entries"]
+    entry, path = unb64(row["entry"]), [unb64(h, 32) for h in row["path"]]
+    if root_from_path(leaf_hash(entry), row["index"], head.size, path) != head.root:
+        raise Rejected("reject.evidence", f"entry {row['index']} is not in the log that the head signs")
+    signed = decode_signed(entry)
+    key = roots.root if signed.key_id == roots.root.id else roots.of(signed.key_id, "identity")
+    _verified(partial(signed.verify, key), "the entry is not signed by the directory")
+    said: KeyEvent | Revocation
+    said = KeyEvent.decode(signed.body) if signed.tag == KEY_EVENT else Revocation.decode(signed.body)
+    if said.seq != row["index"] or said.domain != roots.domain:
+        raise Rejected("reject.evidence", "the entry was signed for another place")
+    subject = said.subject if isinstance(said, KeyEvent) else said.id.hex()
+    kind = said.kind if isinstance(said, KeyEvent) else f"revocation of a {said.kind}"
+    return {"entry": said.seq, "instant": said.instant, "what": kind, "subject": subject, "size": head.size}
+
+
 def _require_retired(receipt: Retirement, entries: Sequence[bytes]) -> None:
     """The entries say of the principal and of each key what the receipt sums up."""
     events = [KeyEvent.decode(decode_signed(entry).body) for entry in entries]
@@ -225,5 +251,6 @@ def _verified(verify: Callable[[], Any], otherwise: str) -> None:
 
 _CHECKS: Final[Mapping[str, Callable[[Mapping[str, Any], Roots], dict[str, Any]]]] = {
     "retirement": _check_retirement,
+    "entry": _check_entry,
     "fork": _check_fork,
 }

@@ -73,12 +73,17 @@ class Mirror:
         return list(self._store.entries())
 
     def root_at(self, size: int) -> bytes:
-        """The root over the first ``size`` entries."""
+        """The root over the first ``size`` entries, read over a connection of its own: for another thread."""
+        store = self._store if self.folder is None else SqliteStore(self.folder, read_only=True)
         frontier = Frontier()
-        for at, entry in enumerate(self._store.entries()):
-            if at >= size:
-                break
-            frontier.append(leaf_hash(entry))
+        try:
+            for at, entry in enumerate(store.entries()):
+                if at >= size:
+                    break
+                frontier.append(leaf_hash(entry))
+        finally:
+            if store is not self._store:
+                store.close()
         return frontier.root()
 
     def keep_head(self, size: int, note: bytes) -> None:

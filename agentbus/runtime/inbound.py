@@ -101,6 +101,7 @@ class Inbound:
         self._second = 0
         self._scheduled = False
         self.closed = False
+        self.named: Callable[[Connection, int], None] = lambda connection, size: None  # sizes of the directory's log
 
     def received(self, connection: Connection, frame: bytes, take: Take | None = None) -> None:
         """Step 1: judged at once while few come; in turns when many do.
@@ -198,6 +199,7 @@ class Inbound:
         if message is not None:
             if message.header.directory_size > self._source.trust.size:
                 self._source.hint()  # a hint and no more: it never makes a message good or bad
+            self.named(connection, message.header.directory_size)
             other = None if connection.dialled else self._heard(connection, message.header)
             code = "ok" if other is None else "reject.key_twice"
             self._record(connection, message.envelope, message.header.sender_key, code, now)

@@ -37,10 +37,11 @@ from agentbus.runtime.alarms import Alarm, Alarms
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.entropy import Pool
 from agentbus.runtime.finding import Finder
+from agentbus.runtime.gossip import Gossip
 from agentbus.runtime.inbound import Inbound
 from agentbus.runtime.record import Recorder
 from agentbus.runtime.tape import Recording, Tape
-from agentbus.runtime.trust_cache import TrustSource
+from agentbus.runtime.trust_cache import TrustCache, TrustSource
 from agentbus.runtime.voices import Place, Voice, Voices
 from agentbus.runtime.witnessing import Witnessing
 from agentbus.transport.base import Connection, Transport
@@ -126,6 +127,10 @@ class Node:
             recorder=self.recorder, clock=clock, entropy=entropy, before_switch=self._pump, spawn=self.spawn,
         )  # fmt: skip
         self.alarms = Alarms()
+        self.gossip: Gossip | None = None
+        if isinstance(source, TrustCache):  # who is the directory has nothing to compare
+            self.gossip = Gossip(source, clock, spawn=self.spawn, charge=self.inbound.charge)
+            self.inbound.named = self.gossip.named
         self._waiters: dict[bytes, Waiter] = {}
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
@@ -364,12 +369,16 @@ class Node:
             self.source.received(frame)
         elif tag in (STATEMENTS, ENROLMENT) and self.server is not None and not connection.dialled:
             self.inbound.received(connection, frame, self.server.serve)
+        elif tag == STATEMENTS and self.gossip is not None:
+            self.inbound.received(connection, frame, self.gossip.received)
         else:
             self.inbound.charge(connection)
 
     def lost(self, connection: Connection, reason: str) -> None:
         """A connection is gone."""
         self.inbound.lost(connection)
+        if self.gossip is not None:
+            self.gossip.lost(connection)
         if self.source.owns(connection):
             self.source.cut(reason)
         if self.server is not None:

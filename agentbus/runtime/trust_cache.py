@@ -83,6 +83,7 @@ class TrustCache:
         self.departed: set[bytes] = set()
         self.returned: list[Callable[[], None]] = []
         self.problem: AgentBusError | None = None
+        self.forked: Rejected | None = None  # it showed a peer another history: nothing new is believed
         self._transport = transport
         self._endpoint, self._key = endpoint, key
         self._clock = clock
@@ -129,8 +130,8 @@ class TrustCache:
             self._mirror.close()
 
     def age(self) -> int | None:
-        """Microseconds since the newest answered poll was sent."""
-        return self.trust.age(self._clock.mono())
+        """Microseconds since the newest answered poll was sent; None for a directory that showed two histories."""
+        return None if self.forked is not None else self.trust.age(self._clock.mono())
 
     async def refresh(self) -> None:
         """Poll now; calls at the same time share one poll.
@@ -314,6 +315,40 @@ class TrustCache:
             self._hint.set()  # a gap, or entries in another order: the poll brings them all
         for key in ended:
             self.departed.add(key)
+
+    def head_of(self, size: int) -> bytes | None:
+        """The head of this size that the directory showed this node, if it is remembered."""
+        return None if self._mirror is None else self._mirror.head_of(size)
+
+    async def compare(self, note: bytes) -> None:
+        """Compare a head that a peer was shown with what was folded here; a contradiction is kept as evidence.
+
+        Raises:
+            Malformed, Rejected: it is no head of this directory, or contradicts what it showed this node
+                (``reject.head_forked``). Unavailable: it is of a larger log than the directory shows here.
+        """
+        checkpoint = self.trust.read_head(note)
+        if checkpoint.size > self.trust.size:
+            await self.refresh()
+        if checkpoint.size > self.trust.size:
+            raise Unavailable("unavailable.directory_behind", "a peer was shown more of the directory's log than this")
+        if self._mirror is None:
+            return
+        known = self.head_of(checkpoint.size)
+        if known is not None:
+            root = self.trust.read_head(known).root
+        else:
+            root = await asyncio.to_thread(self._mirror.root_at, checkpoint.size)
+        if root == checkpoint.root:
+            return
+        kept = self._mirror.convict(checkpoint.size, note)
+        self.forked = Rejected(
+            "reject.head_forked",
+            "a peer was shown another history by the directory",
+            details={"size": checkpoint.size, "evidence": str(kept)},
+        )
+        self.problem = self.forked
+        raise self.forked
 
     def _accept_head(self, note: bytes, *, sent_at: int | None = None) -> None:
         """Take a head; one that contradicts what the directory said before is kept as evidence."""

@@ -30,6 +30,8 @@ _SHAPES: Final[dict[str, tuple[type, ...]]] = {
     "enrolled": (),
     "rotate": (str, bytes, bytes, bytes),  # principal, rotation, the old key's signature, the new key's
     "rotated": (),
+    "head-at": (int,),  # between nodes: which head have you of this size, or else the newest?
+    "head-of": (bytes,),  # a head, or empty
 }
 
 

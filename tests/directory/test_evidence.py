@@ -10,7 +10,7 @@ import pytest
 
 from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.note import Checkpoint, sign_note
-from agentbus.delegation.statements import KeyEvent, directory_origin
+from agentbus.delegation.statements import KeyEvent, directory_id, directory_origin
 from agentbus.directory import evidence, life
 from agentbus.directory.receipt import Retirement, read_receipt
 from agentbus.errors import AgentBusError
@@ -108,6 +108,28 @@ def test_a_receipt_with_parts_left_out_or_swapped_is_refused(
         "malformed.note",
         "malformed.path",
     )
+
+
+# ── entries ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_entry_is_proven_to_be_in_the_log_and_at_no_other_place(registry: Registry) -> None:
+    core = registry.core
+    by = directory_id(core.domain)
+    core.revoke("key", bytes(32), revoker=by, reason="", now=registry.now)
+    entries, note = list(core.store.entries()), core.head(registry.now)
+    for at in range(len(entries)):
+        data = evidence.entry_of(entries, at, note)
+        told = evidence.check(json.dumps(data), registry.root.id)
+        assert (told["kind"], told["entry"], told["size"]) == ("entry", at, len(entries))
+        row = data["entries"][0]
+        other = evidence.entry_of(entries, (at + 1) % len(entries), note)["entries"][0]
+        for wrong in ({**row, "index": other["index"]}, {**row, "entry": other["entry"]},
+                      {**row, "path": other["path"]}, {**row, "path": row["path"][1:]}):  # fmt: skip
+            if wrong != row:
+                assert verdict(registry, {**data, "entries": [wrong]}) in ("reject.evidence", "malformed.path")
+        assert verdict(registry, {**data, "head": head(registry, len(entries), b"x" * 32).decode()}) != "good"
+        assert verdict(registry, data, bytes(32)) == "reject.evidence"
 
 
 # ── forks ────────────────────────────────────────────────────────────────────────────────────────────────────────────

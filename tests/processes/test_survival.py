@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from agentbus.directory.data import DirectoryData
 from agentbus.home import key_path
 from agentbus.host import DirectoryHost, make_operator
 from agentbus.runtime.admin import CreatePrincipal, List
+from tests.processes.rotating import Next, adder
 
 ROOT = Path(__file__).parents[2]
 
@@ -225,3 +227,49 @@ async def test_a_node_goes_on_from_its_mirror_and_a_damaged_one_begins_anew(town
     async with town.bus() as bus:
         assert bus._node.source.trust.principal(bus._node.name_id("planner")) is not None
     assert evidence.root_entries(survival.mirrored(log_folder("user-operator")))
+    proof, folder = str(log_folder("x").with_name("proof.json")), str(log_folder("user-operator"))
+    told = await does("directory", "prove", "3", proof, "--log", folder)
+    shown = await does("directory", "check", proof, "--root", str(town.host.url))
+    assert (shown["kind"], shown["entry"], shown["size"]) == ("entry", 3, told["size"])
+    await fails("log.directory_mirror", "directory", "prove", "9999", proof, "--log", folder)
+
+
+async def test_two_peers_that_are_shown_two_histories_find_out_from_each_other(town: Town, tmp_path: Path) -> None:
+    """The directory shows one of them another log. Each message names a size; one asks for the head, and has proof."""
+    everybody = ["spiffe://agents.local/group/all"]
+    for name, record in (("adder", {"ceiling": ["sum"]}), ("user/alice", {"rights": ["sum"]})):
+        town.host.enrol(name, may_talk_to=everybody, **record).save(key_path(name))
+    url = str(town.host.url)
+    async with (
+        Bus.connect(url, identity="adder") as served,
+        served.serve(adder),
+        Bus.connect(url, identity="user/alice", listen="") as bus,
+    ):
+        alice = bus.as_user(["sum"])
+        assert (await alice.request("adder", Next(n=1))).n == 2
+        survival.back_up(town.data, tmp_path / "other")
+        other = DirectoryHost(tmp_path / "other", listen="tcp://127.0.0.1:*")
+        await other.open()
+        for host in (town.host, other):
+            host.core.time_leaf(os.urandom(16), now=host.clock.now())
+        hers = bus._node.source
+        hers._endpoint = other.url.endpoint  # from here on she is shown the other history
+        hers._connection.drop()
+        async with asyncio.timeout(30):
+            while hers.trust.size < other.core.trust.size or hers.problem is not None:
+                await asyncio.sleep(0.05)
+        his = served._node.source
+        served._node.gossip._asked.clear()  # a minute has passed
+        bus._node.gossip._answered.clear()
+        assert his.forked is None
+        async with asyncio.timeout(30):
+            while his.forked is None and hers.forked is None:
+                with contextlib.suppress(AgentBusError):
+                    await alice.request("adder", Next(n=1), timeout=5)
+                await asyncio.sleep(0.05)
+        convicted = his if his.forked is not None else hers
+        assert convicted.age() is None  # nothing new is believed: it fails closed
+        kept = Path(convicted.forked.details["evidence"])
+        told = evidence.check(kept.read_text("utf-8"), town.host.core.trust.root)
+        assert told["kind"] == "fork"
+        await other.aclose()
