@@ -39,7 +39,6 @@ HELD: Final = 1024  # frames of one connection that may wait for a look-up
 LATE: Final = 0.1  # what an honest peer's late answer costs, of the bucket's
 FORGERIES: Final = frozenset({"reject.body", "reject.chain_digest", "reject.handover_digest"})  # never an accident
 BAD_FRAMES: Final = 64  # unverifiable frames of one connection before it is dropped; one a second is forgiven
-IN_A_CROWD: Final = 16  # the same while several keys speak: one's flood is another's wait for the next step
 AT_ONCE: Final = 64  # frames judged in one step of the loop; what comes beyond them takes turns
 
 Take = Callable[[Connection, bytes], None]
@@ -96,7 +95,7 @@ class Inbound:
         self._witness = witness
         self._turns: Turns[tuple[Connection, bytes, Take]] = Turns()
         self._taken = 0  # frames judged in this step of the loop
-        self._at_once = AT_ONCE
+        self._crowd = False  # whether several keys spoke in the last second
         self._speaking: set[bytes | int] = set()  # the keys heard in this second of the clock
         self._second = 0
         self._scheduled = False
@@ -115,7 +114,7 @@ class Inbound:
             asyncio.get_running_loop().call_soon(self._take_turns)
         key = connection.peer or connection.id
         self._speaking.add(key)
-        if self._taken < self._at_once and not self._turns.waiting:
+        if self._taken < AT_ONCE and not self._turns.waiting:
             self._taken += 1
             take(connection, frame)
         elif not self._turns.push(key, (connection, frame, take), len(frame)):
@@ -150,22 +149,18 @@ class Inbound:
         if self.closed:
             return
         self._look_around()
-        for _ in range(self._at_once):
-            item = self._turns.take()
-            if item is None:
-                return
-            connection, frame, take = item
+        for connection, frame, take in self._turns.step(AT_ONCE, crowd=self._crowd):
             take(connection, frame)
-        self._taken = self._at_once
-        self._scheduled = True
-        asyncio.get_running_loop().call_soon(self._take_turns)
+        if self._turns.waiting:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_turns)
 
     def _look_around(self) -> None:
         """Once a second: how many keys spoke in the last one."""
         second = self._clock.mono() // SECOND
         if second != self._second:
             self._second = second
-            self._at_once = AT_ONCE if len(self._speaking) < 2 else IN_A_CROWD
+            self._crowd = len(self._speaking) > 1
             self._speaking.clear()
 
     def _admit(self, connection: Connection, frame: bytes) -> None:

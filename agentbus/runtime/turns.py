@@ -20,6 +20,8 @@ CODES: Final = {
 FRAMES: Final = 4096  # of one key; four times what an honest node lets be under way to one peer
 BYTES: Final = 32 * 1024 * 1024  # of one key
 QUANTUM: Final = 8 * 1024  # bytes' worth of work in one turn: a dozen small frames, or one large one
+FLOOD: Final = 512  # frames of one key that wait: more than an honest node has under way to one peer as a rule
+FEW: Final = 1  # frame of such a key that is judged in one step, while others speak
 FIXED: Final = 512  # bytes' worth that every frame costs, whatever its length
 
 T = TypeVar("T")
@@ -65,12 +67,25 @@ class Turns(Generic[T]):
         self.waiting += 1
         return True
 
-    def take(self) -> T | None:
-        """The next item in turn; None when nothing waits."""
+    def step(self, most: int, *, crowd: bool = False) -> list[T]:
+        """What is judged in one step of the loop, in turn.
+
+        Args:
+            most: How many at most.
+            crowd: Whether several keys speak: then a key whose queue is long has only a few of its frames judged in one
+                step, because every other key waits for the end of the step.
+        """
         order = self._order
-        while order:
+        taken: list[T] = []
+        given: dict[Hashable, int] = {}
+        passed = 0  # keys in a row that had all they may have in this step
+        while order and len(taken) < most and passed < len(order):
             key = order[0]
             queue = self._queues[key]
+            if crowd and given.get(key, 0) >= FEW and len(queue.items) > FLOOD:
+                order.rotate(-1)
+                passed += 1
+                continue
             size, item = queue.items[0]
             if queue.credit < size + FIXED:  # its turn is over, or begins
                 queue.credit += QUANTUM
@@ -80,8 +95,10 @@ class Turns(Generic[T]):
             queue.bytes -= size
             queue.credit -= size + FIXED
             self.waiting -= 1
+            given[key] = given.get(key, 0) + 1
+            passed = 0
             if not queue.items:
                 del self._queues[key]
                 order.popleft()
-            return item
-        return None
+            taken.append(item)
+        return taken

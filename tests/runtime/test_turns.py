@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentbus.runtime import inbound as inbound_module
-from agentbus.runtime.turns import FIXED, FRAMES, QUANTUM, Turns
+from agentbus.runtime.turns import FEW, FIXED, FLOOD, FRAMES, QUANTUM, Turns
 
 KEYS = st.sampled_from(["a", "b", "c"])
 
 
 def drain(turns: Turns[Any]) -> list[Any]:
     taken = []
-    while (item := turns.take()) is not None:
-        taken.append(item)
+    while turns.waiting:
+        taken += turns.step(1)
     return taken
 
 
@@ -55,8 +55,7 @@ def test_two_floods_share_by_what_they_cost(one: list[int], other: list[int]) ->
     spent = {"one": 0, "other": 0}
     left = {"one": len(one), "other": len(other)}
     while min(left.values()) > 0:
-        item = turns.take()
-        assert item is not None
+        (item,) = turns.step(1)
         spent[item[0]] += item[1] + FIXED
         left[item[0]] -= 1
         assert abs(spent["one"] - spent["other"]) <= 2 * (QUANTUM + 60_000 + FIXED)
@@ -70,6 +69,35 @@ def test_a_key_may_have_so_many_frames_waiting_and_so_many_bytes() -> None:
     assert turns.push("c", 9, 5000), "one frame always fits: its size has its own limit"
     assert len(drain(turns)) == 5
     assert turns.push("a", 1, 10), "what was taken makes room"
+
+
+@given(st.lists(st.tuples(KEYS, st.integers(0, 3 * QUANTUM))), st.booleans(), st.integers(1, 70))
+def test_steps_of_any_length_lose_nothing(frames: list[tuple[str, int]], crowd: bool, most: int) -> None:
+    turns: Turns[int] = Turns()
+    for n, (key, size) in enumerate(frames):
+        turns.push(key, n, size)
+    taken: list[int] = []
+    for _ in range(10 * len(frames) + 10):
+        step = turns.step(most, crowd=crowd)
+        assert len(step) <= most
+        taken += step
+    assert sorted(taken) == list(range(len(frames))) and turns.waiting == 0
+
+
+def test_in_a_crowd_a_flood_has_few_in_each_step_and_alone_it_has_all() -> None:
+    """Everybody else waits for the end of a step: a flood must not make it long."""
+    turns: Turns[str] = Turns()
+    for _ in range(FRAMES):
+        turns.push("flood", "flood", 500)
+    assert turns.step(64, crowd=False) == ["flood"] * 64
+    for _ in range(10):
+        turns.push("quiet", "quiet", 500)
+    step = turns.step(64, crowd=True)
+    assert step.count("flood") == FEW and step.count("quiet") == 10
+    assert turns.step(64, crowd=True) == ["flood"] * FEW
+    while turns.waiting > FLOOD:
+        turns.step(64, crowd=True)
+    assert len(turns.step(64, crowd=True)) == 64, "what is left is no more than anybody may have under way"
 
 
 def test_a_key_that_was_served_leaves_nothing_behind() -> None:
