@@ -150,8 +150,8 @@ class Evidence:
                 log_keys.setdefault(instance.node, []).append(instance.log_key)
         notes = Notes(log_keys)
         for name, log in logs.items():
-            for position, note in log.notes():
-                notes.add(name, position, note)
+            for position, note, instant in log.notes():
+                notes.add(name, position, note, instant)
             for note in read_notes(log.folder):
                 notes.add(name, None, note)
         return notes

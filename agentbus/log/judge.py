@@ -7,7 +7,7 @@ no key to ask about: it is not AUTHENTIC, and the other two are not asked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from agentbus.crypto.keys import checked_key, thumbprint
 from agentbus.crypto.merkle import leaf_hash, root_from_path
@@ -27,6 +27,10 @@ from agentbus.protocol.sealing import batch_body
 from agentbus.wire.frame import Envelope, decode_proof
 from agentbus.wire.header import OPENING, Flag, Header
 from agentbus.wire.limits import LIMITS
+
+CODES: Final = {
+    "reject.back_dated": "The log dates a message to before the directory's entries that it was judged under.",
+}
 
 
 class Blobs(Protocol):
@@ -104,6 +108,11 @@ class Judge:
 
     def _check_key(self, entry: Message, sender: Instance, trust: Trust, revocations: int) -> None:
         """The key counted under the directory of then, and nothing said later takes it back to before that instant."""
+        if trust.last_instant > entry.instant + LIMITS.skew:
+            raise Rejected(
+                "reject.back_dated",
+                "it was judged under entries of the directory that are younger than the instant it is dated to",
+            )
         code = self._cache.refuses(sender, trust, entry.instant)
         if code is not None:
             raise Rejected(code, f"the key, instance or principal behind {sender.principal} did not count")

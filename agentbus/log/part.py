@@ -21,6 +21,7 @@ class Kept(NamedTuple):
 
     position: int
     note: bytes
+    instant: int  # when its keeper had it
 
 
 class Run(NamedTuple):
@@ -52,6 +53,8 @@ class Part:
     partial: dict[int, bytes] = field(
         default_factory=dict
     )  # size → root over the leaves since the last multiple of 256
+    latest: int = 0  # the latest instant that an entry is dated to
+    latest_at: dict[int, int] = field(default_factory=dict)  # size → the same over the entries before it
     broken: int | None = None  # the position of the first record that could not be read
 
     def run(self, instance: str, to: str, seq: int, position: int) -> None:
@@ -71,6 +74,8 @@ class Part:
         for name, tally in other.judged.items():
             self.judged.setdefault(name, Tally()).add(tally)
         self.entries += other.entries
+        self.latest_at |= {size: max(self.latest, at) for size, at in other.latest_at.items()}
+        self.latest = max(self.latest, other.latest)
         self.messages += other.messages
         self.absent += other.absent
         self.redacted |= other.redacted

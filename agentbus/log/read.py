@@ -153,8 +153,8 @@ class LogFolder:
                     position += 1
         return [*units, Unit(start, first, position - first)] if position > first else units
 
-    def notes(self) -> Iterator[tuple[int, bytes]]:
-        """The checkpoints of other logs that entries keep, with their positions; whatever else is there is hopped over.
+    def notes(self) -> Iterator[tuple[int, bytes, int]]:
+        """The checkpoints of other logs that entries keep, each with its position before and its instant behind it.
 
         An entry is read as far as it has to be, and whether it is covered by this log's checkpoint is not said here.
         """
@@ -166,7 +166,7 @@ class LogFolder:
                         with suppress(Malformed):
                             entry = decode_entry(data)
                             if isinstance(entry, PeerCheckpoint):
-                                yield position, entry.note
+                                yield position, entry.note, entry.instant
                     position += 1
 
     def entry_at(self, position: int) -> bytes | None:

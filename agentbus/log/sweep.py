@@ -106,6 +106,9 @@ class Sweep:
         except AgentBusError as error:
             part.intact.problem(f"entry {item.position}: {error}")
             return
+        part.latest = max(part.latest, entry.instant)
+        if item.position + 1 in self._sizes:
+            part.latest_at[item.position + 1] = part.latest
         if entry.position != item.position:
             part.intact.problem(f"entry {item.position}: says it is entry {entry.position}")
         if isinstance(entry, Sent | Received):
@@ -113,7 +116,7 @@ class Sweep:
         elif isinstance(entry, Redaction):
             part.redacted.add(entry.commitment)
         elif isinstance(entry, PeerCheckpoint):
-            part.kept.append(Kept(item.position, entry.note))
+            part.kept.append(Kept(item.position, entry.note, entry.instant))
         elif isinstance(entry, Step) and entry.result is not None:
             part.inputs.checked += 1
             self._input(entry.result, item.position, None, entry.digest)

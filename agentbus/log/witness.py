@@ -15,6 +15,7 @@ from agentbus.crypto.note import Checkpoint
 from agentbus.errors import AgentBusError
 from agentbus.log.checkpoint import parse_origin, read_checkpoint, verify_checkpoint
 from agentbus.log.report import Tally, Verdict
+from agentbus.wire.limits import LIMITS, SECOND
 
 
 class Held(NamedTuple):
@@ -24,6 +25,7 @@ class Held(NamedTuple):
     position: int | None  # in which entry; None: beside the log
     note: bytes
     said: Checkpoint
+    instant: int | None = None  # when its holder had it, by the holder's clock
 
     @property
     def where(self) -> str:
@@ -42,7 +44,7 @@ class Notes:
         self._keys = {node: set(keys) for node, keys in log_keys.items()}
         self._held: dict[str, dict[tuple[int, bytes], Held]] = {}
 
-    def add(self, holder: str, position: int | None, note: bytes) -> None:
+    def add(self, holder: str, position: int | None, note: bytes, instant: int | None = None) -> None:
         """A note that ``holder`` keeps; one that no log key signed is no evidence and is left out."""
         try:
             said = read_checkpoint(note)
@@ -54,7 +56,7 @@ class Notes:
                     verify_checkpoint(note, said.origin, checked_key(key))
                 except AgentBusError:
                     continue
-                mine[said.size, said.root] = Held(holder, position, note, said)
+                mine[said.size, said.root] = Held(holder, position, note, said, instant)
                 return
         except AgentBusError:
             return
@@ -78,6 +80,17 @@ class Notes:
                         f"{origin} signed two histories of {one.said.size} entries: {one.where} and {two.where}"
                     )
         return found
+
+
+def forward_dated(held: Iterable[Held], latest_at: Mapping[int, int]) -> list[str]:
+    """Checkpoints that others had before the instant to which an entry under them is dated."""
+    return [
+        f"an entry before {one.said.size} is dated {(latest - one.instant) // SECOND} s after {one.where} had it"
+        for one in held
+        if one.instant is not None
+        and (latest := latest_at.get(one.said.size)) is not None
+        and latest > one.instant + LIMITS.skew
+    ]
 
 
 def judge_notes(

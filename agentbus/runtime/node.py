@@ -428,6 +428,8 @@ class Node:
             if voice is not None and voice.handlers is not None:
                 voice.handlers.ended(event)
             return
+        code = {"expired": "deadline.exceeded", "gap": "stream.broken"}.get(event.reason, "agent.gone")
+        self.recorder.unanswered(exchange.digest, code, self.clock.now())
         waiter = self._waiters.pop(exchange.digest, None)
         if waiter is None:
             return

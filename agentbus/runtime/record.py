@@ -160,6 +160,11 @@ class Recorder:
         )
         self._pending.append(row)
 
+    def unanswered(self, digest: bytes, code: str, now: int) -> None:
+        """A message of this node whose time is over, or whose recipient is gone, and to which no answer came."""
+        self._pending.append(entry.receipt(self._next, now, digest=digest, receipt=None, code=code))
+        self.flush_soon()
+
     def peer_checkpoint(self, note: bytes, *, connection: bytes | None, now: int) -> None:
         """A note of another node's log, whose signature verified; waits for a flush."""
         self._pending.append(entry.peer_checkpoint(self._next, now, connection=connection, note=note))

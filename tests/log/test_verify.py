@@ -192,3 +192,16 @@ def test_reading_changes_nothing(lab: Lab, folder: Path) -> None:
     lab.verify(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     lab.open(folder).close()
+
+
+def test_a_message_dated_to_before_the_directory_it_was_judged_under_is_not_key_valid(lab: Lab, tmp_path: Path) -> None:
+    """With a stolen key somebody signs today what is to look like last week: the directory's size gives it away."""
+    log = lab.open(tmp_path)
+    for name in ("erin", "carol"):
+        log.put_blob(lab.statements[name])
+    lab.world.now += 600 * SECOND
+    lab.world.revoke("instance", b"somebody else")
+    lab.log(log, lab.request(), "dave", sent=False)  # dated NOON, ten minutes before the directory's newest entry
+    log.close()
+    verdict = lab.verify(tmp_path)["KEY-VALID"]
+    assert verdict.ok is False and "reject.back_dated" in verdict.problems[0]

@@ -20,6 +20,7 @@ from agentbus.log.checkpoint import sign_checkpoint
 from agentbus.log.read import read_log
 from agentbus.log.verify import verify_log
 from agentbus.testing.draw import NOON
+from agentbus.wire.limits import SECOND
 
 
 @pytest.fixture
@@ -129,3 +130,16 @@ def test_a_log_is_followed_as_it_is_written(lab: Lab, data: Path) -> None:
     found = list(islice(evidence.follow(wait=write_one, agent="dave"), 3))
     assert [(m.position, m.action, problem) for m, problem in found] == [(at, "Quote", "") for at in (14, 15, 16)]
     log.close()
+
+
+def test_an_entry_dated_to_after_its_checkpoint_was_seen_is_not_key_valid(lab: Lab, data: Path) -> None:
+    """The log's owner dates messages to tomorrow, when another key will count; dave had their checkpoint today."""
+    log, erin = lab.open(data / "late"), lab.open_peer(data / "erin", "erin")
+    lab.write(log)
+    log.append([entry.closed(log.size, NOON + 3600 * SECOND)])
+    lab.keep(erin, log.checkpoint())
+    log.close()
+    erin.close()
+    evidence = Evidence.open(data / "late", data / "erin", directory=data / "directory", root=lab.world.root.id)
+    verdict = evidence.verify()["KEY-VALID"]
+    assert verdict.ok is False and "3600 s after erin entry 0" in verdict.problems[0]

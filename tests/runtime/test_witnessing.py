@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Any
 
@@ -10,9 +11,10 @@ from pydantic import BaseModel
 
 from agentbus import Agent, Context, Request
 from agentbus.crypto.keys import SigningKey
-from agentbus.errors import LogError, Malformed
+from agentbus.crypto.merkle import leaf_hash
+from agentbus.errors import DeadlineExceeded, LogError, Malformed
 from agentbus.log.checkpoint import read_checkpoint, sign_checkpoint
-from agentbus.log.entry import PeerCheckpoint, Received, decode_entry
+from agentbus.log.entry import PeerCheckpoint, Receipt, Received, Sent, decode_entry
 from agentbus.logstore.memory import MemoryLog
 from agentbus.runtime.witnessing import decode_notes, encode_notes
 from agentbus.testing import Network
@@ -146,3 +148,27 @@ def test_a_section_holds_up_to_three_notes_that_fit() -> None:
         with pytest.raises(Malformed) as caught:
             decode_notes(bad)
         assert caught.value.code == "malformed.notes"
+
+
+async def test_a_message_that_nobody_answers_in_time_is_on_the_record(net: Network) -> None:
+    silent, asked = Agent("silent"), asyncio.Event()
+
+    @silent.handler
+    async def never(request: Ask, ctx: Context) -> Answer:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with net.serve(silent):
+        alice = net.user("alice", scopes=[])
+        waiting = asyncio.create_task(alice.request("silent", Ask(question="?"), timeout=5))
+        await asked.wait()
+        await net.advance(6)
+        with pytest.raises(DeadlineExceeded):
+            await waiting
+        mine = net._node.recorder.log
+        assert isinstance(mine, MemoryLog)
+        found = entries(mine, Receipt)
+        assert [(one.receipt, one.code) for one in found] == [(None, "deadline.exceeded")]
+        sent = [leaf_hash(one.header) for one in entries(mine, Sent)]
+        assert found[0].digest in sent
