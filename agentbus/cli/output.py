@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -90,8 +89,3 @@ def run_async(work: Coroutine[Any, Any, R]) -> R:
     from agentbus.runtime.loop import run
 
     return run(work)
-
-
-def on_terminal() -> bool:
-    """Whether a person watches."""
-    return sys.stdout.isatty()

@@ -18,7 +18,7 @@ from typing_extensions import TypeVar
 from agentbus.delegation.decide import Rule
 from agentbus.errors import ProgrammingError
 from agentbus.runtime.message import Request, StreamRequest, answer_type, type_of
-from agentbus.wire.ids import check_scope_name
+from agentbus.wire.ids import check_scope_name, name_id
 
 if TYPE_CHECKING:
     from agentbus.runtime.caller import Caller
@@ -69,6 +69,7 @@ class Agent(Generic[S]):
         lifespan: Callable[[Caller], AbstractAsyncContextManager[S]] | None = None,
         replayable: bool = False,
     ) -> None:
+        name_id(name, "any.domain")  # a name that is none is found where it is written
         self.name = name
         self.description = description
         self.lifespan = lifespan

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agentbus import Bus, Identity, Raw
+from agentbus import Bus, HandlerFailed, Identity, Raw
 from tests.cli.program import AGENTBUS, Program, environment, paste, run
 
 HELLO = Path(__file__).parents[2] / "examples" / "hello.py"
@@ -218,6 +218,20 @@ async def test_a_file_that_cannot_be_served_yet_is_waited_for(start: Start, work
     save(file, file.read_text().replace("greeter", "worker").replace('    ctx.require("greetings:send")\n', ""))
     dev.until('"serving"')
     assert (await ask(home, "worker", Raw("Greet", {"name": "Bo"})))["text"] == "Hi, Bo"
+
+
+async def test_what_a_handler_raises_is_shown_to_its_author_and_to_nobody_else(start: Start, work: Path) -> None:
+    fault = GREETER.replace("import words", "").replace("words.HELLO", "'Hi' / 2")
+    (work / "greeter.py").write_text(fault.replace('    ctx.require("greetings:send")\n', ""))
+    dev = start("greeter.py", "--json")
+    home = json.loads(dev.until('"bus"'))["home"]
+    dev.until('"serving"')
+    with pytest.raises(HandlerFailed) as failed:
+        await ask(home, "greeter", Raw("Greet", {"name": "Bo"}))
+    assert "unsupported operand" not in str(failed.value)
+    dev.until("the handler of Greet raised")
+    dev.until("greeter.py")
+    dev.until("TypeError: unsupported operand type(s)")
 
 
 def test_a_file_that_never_ends_is_said_to_and_can_be_left(start: Start, work: Path) -> None:
