@@ -128,10 +128,10 @@ def _issuer_key(jwk: dict[str, Any]) -> IssuerKey | None:
 
 
 def _verify_elsewhere(token: Compact, key: IssuerKey) -> None:
+    public = _jwk(key)  # first: it says which library is missing
     from joserfc import jws
     from joserfc.errors import JoseError
 
-    public = _jwk(key)
     whole = token.signed + b"." + b64(token.signature).encode()
     try:
         jws.deserialize_compact(whole, public, algorithms=[key.algorithm])

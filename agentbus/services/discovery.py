@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ class Claims:
     """
 
     def __init__(self, folder: Path | None) -> None:
+        self._short: dict[str, tuple[Describe, int | None]] = {}
         try:
             if folder is None:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
@@ -60,14 +62,24 @@ class Claims:
     def put(self, who: str, claim: Describe, at: int) -> None:
         """Keep ``claim`` in place of what ``who`` claimed before."""
         self._db.execute("INSERT OR REPLACE INTO described VALUES (?, ?, ?)", (who, claim.model_dump_json(), at))
+        self._short.pop(who, None)
 
-    def of(self, who: str) -> tuple[Describe, int | None]:
-        """What ``who`` claims and since when; nothing, where it never did or the claim is of another version."""
+    def of(self, who: str, *, schemas: bool = True) -> tuple[Describe, int | None]:
+        """What ``who`` claims and since when; nothing, where it never did or the claim is of another version.
+
+        Args:
+            schemas: Without, the claim comes from memory: who looks for an agent goes through all of them.
+        """
+        if not schemas and who in self._short:
+            return self._short[who]
         row = self._db.execute("SELECT claim, at FROM described WHERE principal = ?", (who,)).fetchone()
-        try:
-            return (Describe(), None) if row is None else (Describe.model_validate_json(row[0]), row[1])
-        except ValueError:
-            return Describe(), None
+        claim, at = Describe(), None
+        if row is not None:
+            with suppress(ValueError):
+                claim, at = Describe.model_validate_json(row[0]), row[1]
+        short = claim.model_copy(update={"messages": [m.without_schemas() for m in claim.messages]})
+        self._short[who] = short, at
+        return (claim, at) if schemas else (short, at)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -79,8 +91,8 @@ def add_discovery(agent: Agent[Any], core: Directory, claims: Claims, now: Calla
 
     close_with(agent, claims)
 
-    def found(record: Principal) -> Found:
-        claim, at = claims.of(record.id)
+    def found(record: Principal, schemas: bool) -> Found:
+        claim, at = claims.of(record.id, schemas=schemas)
         return Found(
             id=record.id,
             state=record.state,
@@ -110,7 +122,9 @@ def add_discovery(agent: Agent[Any], core: Directory, claims: Claims, now: Calla
             known = [record]
         else:
             known = [r for r in core.trust.principals.values() if r.id.kind == "agent" and r.state == "active"]
-        return _page((card for card in map(found, sorted(known, key=lambda r: r.id)) if fits(card, request)), request)
+        known.sort(key=lambda record: record.id)
+        fit = (record for record in known if fits(found(record, False), request))
+        return _page(found(record, request.schemas) for record in fit)
 
 
 def fits(card: Found, asked: Discover) -> bool:
@@ -131,13 +145,11 @@ def _mentions(card: Found, text: str) -> bool:
     return all(word in whole for word in text.casefold().split())
 
 
-def _page(cards: Iterator[Found], asked: Discover) -> FoundAgents:
+def _page(cards: Iterator[Found]) -> FoundAgents:
     """As many as one answer holds."""
     agents: list[Found] = []
     left = ANSWER_SIZE
     for card in cards:
-        if not asked.schemas:
-            card = card.model_copy(update={"messages": [m.without_schemas() for m in card.messages]})
         left -= len(card.model_dump_json())
         if left < 0 or len(agents) == ANSWER:
             return FoundAgents(agents=agents, more=True)

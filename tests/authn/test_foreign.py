@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import sys
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from agentbus.authn.foreign import ForeignToken, verify_foreign
 from agentbus.authn.jws import MAX_TOKEN, read_compact, read_jwks, verify_compact
 from agentbus.delegation.outside import Issuer, IssuerKey
 from agentbus.delegation.scope import scopes
-from agentbus.errors import AgentBusError, InvalidKey, Malformed, Rejected
+from agentbus.errors import AgentBusError, ConfigError, InvalidKey, Malformed, Rejected
 from agentbus.wire.ids import PrincipalId, b64, unb64
 from agentbus.wire.limits import SECOND
 from tests.authn.idp import AUDIENCE, IDP, IdentityProvider, encode
@@ -251,6 +252,18 @@ def test_only_libsodium_verifies_ed25519(monkeypatch: pytest.MonkeyPatch) -> Non
     assert judge(PROVIDER.token(NOW)).user == "alice"
     with pytest.raises(AssertionError):
         judge(PROVIDER.token(NOW, "RS256"))
+
+
+def test_without_the_extra_ed25519_is_verified_and_others_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = {name: PROVIDER.token(NOW, name) for name in ("EdDSA", "ES256", "RS256")}
+    rule = issuer()
+    for name in [module for module in sys.modules if module.partition(".")[0] == "joserfc"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert verify_foreign(tokens["EdDSA"], {IDP: rule}, now=NOW * SECOND).user == "alice"
+    for name in ("ES256", "RS256"):
+        with pytest.raises(ConfigError) as caught:
+            verify_foreign(tokens[name], {IDP: rule}, now=NOW * SECOND)
+        assert caught.value.code == "config.extra" and "agentbus-signed[server]" in caught.value.message
 
 
 # ── form ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

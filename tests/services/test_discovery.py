@@ -14,7 +14,7 @@ from agentbus.bus import connect_bus
 from agentbus.directory import life
 from agentbus.errors import LogError
 from agentbus.host import DirectoryHost
-from agentbus.runtime.discovery import SCHEMA_SIZE, TYPES, Describe, Discover, Found, MessageClaim
+from agentbus.runtime.discovery import SCHEMA_SIZE, TYPES, Describe, Found, MessageClaim
 from agentbus.services.discovery import ANSWER, ANSWER_SIZE, FILE, Claims, _page
 from agentbus.testing import Network
 from agentbus.testing.plugin import net
@@ -172,11 +172,25 @@ def test_an_answer_is_bounded_and_says_that_there_is_more() -> None:
         description="", claimed_at=None,
         messages=[MessageClaim(type="A", request={"title": "x" * 16_000}, answer={"title": "x" * 16_000})],
     )  # fmt: skip
-    few = _page(iter([card] * 300), Discover(schemas=True))
+    few = _page(iter([card] * 300))
     assert few.more and len(few.model_dump_json()) <= ANSWER_SIZE and len(few.agents) > 10
-    many = _page(iter([card] * 300), Discover())
-    assert many.more and len(many.agents) == ANSWER and many.agents[0].messages[0].request is None
-    assert not _page(iter([card] * 3), Discover()).more
+    short = card.model_copy(update={"messages": [m.without_schemas() for m in card.messages]})
+    many = _page(iter([short] * 300))
+    assert many.more and len(many.agents) == ANSWER
+    assert not _page(iter([card] * 3)).more
+
+
+def test_a_claim_is_read_from_memory_until_it_changes(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    who = "spiffe://agents.example/agent/a"
+    assert claims.of(who, schemas=False) == (Describe(), None)
+    schema = {"type": "object"}
+    claims.put(who, Describe(messages=[MessageClaim(type="A", request=schema)]), 7)
+    short, at = claims.of(who, schemas=False)
+    assert (short.messages[0].type, short.messages[0].request, at) == ("A", None, 7)
+    claims._db.execute("DELETE FROM described")
+    assert claims.of(who, schemas=False) == (short, 7) and claims.of(who) == (Describe(), None)
+    claims.close()
 
 
 def test_a_claim_of_another_version_is_no_claim(tmp_path: Path) -> None:
