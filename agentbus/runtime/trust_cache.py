@@ -24,7 +24,7 @@ from agentbus.wire.sync import decode_sync, encode_sync
 
 CODES: Final = {
     "unavailable.directory": "The directory does not answer; agents go on until max_directory_age, then wait.",
-    "unavailable.directory_refused": "The directory refuses this identity's connection: it is unknown or not active.",
+    "unavailable.directory_refused": "The directory refuses this identity: it is unknown, not active or too frequent.",
     "unavailable.directory_key": "Whoever listens at the bus URL's address has not the CURVE key that its pin names.",
     "config.clock": "This machine's clock and the directory's are more than half a minute apart.",
 }
@@ -293,8 +293,8 @@ class TrustCache:
     def _unreachable(self, reason: str) -> Unavailable:
         where = f"the directory at {self._endpoint}"
         if reason == REFUSED:
-            text = f"{where} refuses this identity: it is unknown there, suspended or revoked; ask its operator"
-            return Unavailable("unavailable.directory_refused", text, retryable=False)
+            why = "unknown there, suspended or revoked (ask its operator), or it connects too often (wait)"
+            return Unavailable("unavailable.directory_refused", f"{where} refuses this identity: {why}")
         if reason == OTHER_KEY:
             text = f"at {self._endpoint} listens no directory with the pinned key; compare the bus URLs"
             return Unavailable("unavailable.directory_key", text, retryable=False)

@@ -159,7 +159,7 @@ CASES = [
     Case("a key file cut in two", ("status", "--as", "user/torn"), "key.file", 2, "torn.json is no agentbus key file"),
     Case("a key file that cannot be read", ("status", "--as", "user/folder"), "key.file", 2, "cannot be read: Is a dir"),
     Case("who is suspended", request("worker", "Work", "{}", "--as", "paused"), "unavailable.directory_refused", 1,
-         "refuses this identity: it is unknown there, suspended or revoked; ask its operator"),
+         "refuses this identity: unknown there, suspended or revoked \\(ask its operator\\), or it connects too often"),
     Case("who is revoked", request("worker", "Work", "{}", "--as", "ended"), "unavailable.directory_refused", 1, "revoked"),
     Case("a disabled user", request("worker", "Work", "{}", "--as", "user/away"), "unavailable.directory_refused", 1, "ask"),
     Case("a probe of who is suspended", ("status", "--as", "paused"), "unavailable.directory_refused", 1, "suspended"),
