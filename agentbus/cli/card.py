@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from agentbus.cli.output import as_option, json_option, run_async, say
+from agentbus.cli.output import as_option, json_option, printable, run_async, say
 from agentbus.errors import ConfigError
 
 
@@ -61,11 +61,11 @@ def _text(record: Any, card: Any) -> str:
     lines = [f"{key:12} {_shown(value)}" for key, value in known if value not in (None, "", [])]
     if card.described is None:
         return "\n".join([*lines, "\nit has not described itself: it was never served"])
-    lines.append(f"\nsays of itself since {card.described:%Y-%m-%d %H:%M:%S} UTC: {_plain(card.description)}")
+    lines.append(f"\nsays of itself since {card.described:%Y-%m-%d %H:%M:%S} UTC: {printable(card.description)}")
     for of in card.types:
         needs = [*of.scopes, *(["a user behind it"] if of.requires_user else [])]
-        lines.append(f"  {_plain(of.name)} ({of.kind}){'  needs ' + ', '.join(needs) if needs else ''}")
-        lines += [f"      {_plain(of.description.splitlines()[0])}"] if of.description else []
+        lines.append(f"  {printable(of.name)} ({of.kind}){'  needs ' + ', '.join(needs) if needs else ''}")
+        lines += [f"      {printable(of.description.splitlines()[0])}"] if of.description else []
         for label, schema in (("takes", of.request), ("gives", of.answer)):
             fields = _fields(schema)
             lines += [f"      {label} {fields}"] if fields else []
@@ -78,16 +78,11 @@ def _fields(schema: Any) -> str:
         return ""
     properties = schema.get("properties")
     if not isinstance(properties, dict):
-        return _plain(str(schema.get("type", "")))
+        return printable(str(schema.get("type", "")))
     required = schema.get("required")
     needed: list[Any] = required if isinstance(required, list) else []
-    return ", ".join(_plain(f"{name}{'' if name in needed else '?'}") for name in properties)
+    return ", ".join(printable(f"{name}{'' if name in needed else '?'}") for name in properties)
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else _plain(str(value))
-
-
-def _plain(text: str) -> str:
-    """A stranger's words, without what would move a cursor."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return ", ".join(map(str, value)) if isinstance(value, list) else printable(str(value))

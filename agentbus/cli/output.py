@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -35,7 +36,15 @@ def as_option(command: Any) -> Any:
 
 def say(value: Any, text: str, *, as_json: bool) -> None:
     """Print the answer."""
-    click.echo(json.dumps(value, default=str) if as_json else text)
+    click.echo(json.dumps(value, default=str) if as_json else printable(text))
+
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """``text`` without what a terminal obeys: names, reasons and errors are often a stranger's words."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def complain(error: BaseException, *, as_json: bool = False) -> int:
@@ -53,7 +62,7 @@ def complain(error: BaseException, *, as_json: bool = False) -> int:
         click.echo(json.dumps({"error": facts}, default=str))
     else:
         text = " ".join(f"{message}{'; ' if todo else ''}{todo}".split())
-        click.echo(f"agentbus: {text} [{code}]", err=True)
+        click.echo(printable(f"agentbus: {text} [{code}]"), err=True)
     return status
 
 

@@ -110,4 +110,3 @@ def _bounded(table: dict[int, int]) -> dict[int, int]:
     while len(table) >= PEERS:
         del table[next(iter(table))]
     return table
-

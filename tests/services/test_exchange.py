@@ -36,6 +36,7 @@ from agentbus.errors import InvalidKey, LogError, Malformed
 from agentbus.host import DirectoryHost
 from agentbus.runtime.exchange import (
     EndIssuer,
+    IssuerRule,
     ListIssuers,
     PutIssuer,
     TokenKeys,
@@ -43,7 +44,7 @@ from agentbus.runtime.exchange import (
     ask,
     read_sealed,
 )
-from agentbus.services.exchange import FILE, Once
+from agentbus.services.exchange import FILE, Once, issuer_of
 from agentbus.testing import ManualClock, Network
 from agentbus.testing.plugin import net
 from agentbus.wire.ids import b64, everyone, name_id, unb64
@@ -369,6 +370,34 @@ def test_a_used_token_stays_used_after_a_restart(tmp_path: Path) -> None:
     assert again.use(IDP, "jti:1", 100, now=100), "expired: it is refused for that, and need not be remembered"
     assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
     again.close()
+
+
+async def test_a_directory_that_starts_again_knows_which_tokens_were_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTBUS_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "directory"
+    host = DirectoryHost(folder, listen="tcp://127.0.0.1:*", domain="agents.example")
+    await host.open()
+    everybody = [everyone("agents.example")]
+    host.enrol("user/ann", may_talk_to=everybody, rights=["docs:*"])
+    identity = host.enrol("app", may_talk_to=everybody, ceiling=["docs:*"])
+    rule = issuer_of(IssuerRule.model_validate(RULE), "agents.example")
+    host.core.write(host.clock.now(), [("issuer", IDP, rule.encode())])
+    token = PROVIDER.token(host.clock.now() / SECOND, sub="ann")
+    port = host.url.port
+    async with await connect_bus(host.url, identity, listen=None, folder=tmp_path / "app") as bus:
+        assert await bus.exchange(token, scopes=["docs:read"])
+    await host.aclose()
+
+    host = DirectoryHost(folder, listen=f"tcp://127.0.0.1:{port}")
+    await host.open()
+    async with await connect_bus(host.url, identity, listen=None, folder=tmp_path / "app") as bus:
+        with pytest.raises(Rejected) as caught:
+            await bus.exchange(token, scopes=["docs:read"])
+        assert caught.value.code == "reject.token_replayed"
+        assert await bus.exchange(PROVIDER.token(host.clock.now() / SECOND, sub="ann"), scopes=["docs:read"])
+    await host.aclose()
 
 
 def test_two_at_once_use_a_token_once(tmp_path: Path) -> None:
