@@ -183,12 +183,21 @@ class Directory:
         return [owner, purpose, encode_scopes(scopes(ceiling)), sorted(set(may_talk_to)), held, sorted(set(tags))]
 
     def enrol(
-        self, who: PrincipalId, *, key: bytes, curve_key: bytes, transcript: bytes, proof: bytes, now: int
+        self,
+        who: PrincipalId,
+        *,
+        key: bytes,
+        curve_key: bytes,
+        transcript: bytes,
+        proof: bytes,
+        now: int,
+        token: bytes | None = None,
     ) -> None:
-        """Register an identity key whose holder proved possession over ``transcript``.
+        """Register an identity key whose holder proved possession over ``transcript``; a token is used up with it.
 
         Raises:
-            DirectoryRefused: ``directory.unknown``, ``directory.possession``, ``directory.key_seen``.
+            DirectoryRefused: ``directory.unknown``, ``directory.possession``, ``directory.key_seen``,
+                ``directory.enrolled``, ``directory.ended``, ``directory.token``.
             InvalidKey: the key is weak.
         """
         record = self.known(who)
@@ -202,7 +211,7 @@ class Directory:
         self.require_alive(record)
         if self.trust.active_key(who) is not None:
             raise DirectoryRefused("directory.enrolled", f"{who.short} has a key: rotate it, or end it with --lost-key")
-        self.write(now, [("key", who, [key, curve_key, max(record.epoch, 1), transcript, proof])])
+        self.write(now, [("key", who, [key, curve_key, max(record.epoch, 1), transcript, proof])], token=token)
 
     def issue_token(self, who: PrincipalId, curve_key: bytes, *, now: int) -> int:
         """Remember a single-use enrolment token by its CURVE key.
@@ -222,7 +231,7 @@ class Directory:
     def enrol_by_token(
         self, token_key: bytes, *, who: str, key: bytes, curve_key: bytes, expires: int, proof: bytes, now: int
     ) -> None:
-        """Enrolment over a token's own connection: possession first, then the token is used up, then the entry.
+        """Enrolment over a token's own connection: the entry and the use of the token are one write, or none.
 
         Raises:
             DirectoryRefused: ``directory.token``, ``directory.possession``.
@@ -233,14 +242,10 @@ class Directory:
         if not now < expires <= now + 60 * SECOND:
             raise DirectoryRefused("directory.possession", "a proof of possession is good for at most 60 s")
         transcript = enrolment_transcript(self.domain, who, hashlib.sha256(token_key).digest(), key, curve_key, expires)
-        verify_key = VerifyKey(key)
-        try:
-            verify(verify_key, Purpose.POP, transcript, proof)
-        except BadSignature as error:
-            raise DirectoryRefused("directory.possession", "the transcript is not signed by the new key") from error
-        if not self.store.take_token(token_key):
-            raise DirectoryRefused("directory.token", "the token was used before")
-        self.enrol(PrincipalId(who), key=key, curve_key=curve_key, transcript=transcript, proof=proof, now=now)
+        self.enrol(
+            PrincipalId(who), key=key, curve_key=curve_key, transcript=transcript, proof=proof, now=now,
+            token=token_key,
+        )  # fmt: skip
 
     def revoke(
         self, kind: str, handle: bytes, *, revoker: PrincipalId, reason: str, now: int, proof: bytes = b""
@@ -423,7 +428,7 @@ class Directory:
         """Entries never go back in time, even when the clock does."""
         return max(now, self.trust.last_instant)
 
-    def write(self, now: int, events: Sequence[tuple[str, str, list[Any]]]) -> None:
+    def write(self, now: int, events: Sequence[tuple[str, str, list[Any]]], *, token: bytes | None = None) -> None:
         """Sign these (kind, subject, payload) and take them into the log, all or none.
 
         Raises:
@@ -434,16 +439,18 @@ class Directory:
             KeyEvent(seq, instant, self.domain, kind, subject, payload).signed_by(self.keys.identity).encode()
             for seq, (kind, subject, payload) in enumerate(events, first)
         ]
-        self.append(entries, now)
+        self.append(entries, now, token=token)
 
-    def append(self, entries: list[bytes], now: int) -> None:
-        """Take signed entries into the log, all or none.
+    def append(self, entries: list[bytes], now: int, *, token: bytes | None = None) -> None:
+        """Take signed entries into the log, all or none, and use up an enrolment token with them.
 
         Raises:
             Malformed, InvalidKey, Rejected: the fold does not accept one of them. LogError: they could not be kept.
+            DirectoryRefused: ``directory.restored``; ``directory.token``: it was used before.
         """
         self.require_whole()
         trust = self.trust.advance(entries, now=now)
-        self.store.append(self.trust.size, entries)
+        if not self.store.append(self.trust.size, entries, token=token):
+            raise DirectoryRefused("directory.token", "the token was used before")
         self.trust = trust
         self.changed(entries)

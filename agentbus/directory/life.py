@@ -10,18 +10,34 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agentbus.delegation.records import USABLE, IdentityKey
-from agentbus.delegation.statements import Rotation
+from agentbus.delegation.revoking import is_operator
+from agentbus.delegation.statements import Rotation, directory_id
 from agentbus.directory.core import Directory
 from agentbus.directory.receipt import Retirement
 from agentbus.errors import DirectoryRefused, Malformed, Rejected
 from agentbus.wire.ids import PrincipalId, b64, unb64
 
 CODES: Final = {
+    "directory.itself": "The directory's own keys are the root key's business: see `agentbus directory rotate-online`.",
+    "directory.last_operator": "Without an operator nobody could change anything; make another first.",
     "directory.rotation": "A rotation is signed by the key that is active now and by a new one, a minute ago at most.",
     "directory.no_key": "The principal has no key of this id that this could still be said of.",
     "directory.no_change": "The principal is in no state from which this leads anywhere.",
     "directory.since": "A compromise began at some instant until now, and is only ever found to have begun earlier.",
 }
+
+
+def require_expendable(directory: Directory, who: str) -> None:
+    """Return when the trust domain goes on without ``who``.
+
+    Raises:
+        DirectoryRefused: ``directory.itself``, ``directory.last_operator``.
+    """
+    if who == directory_id(directory.domain):
+        raise DirectoryRefused("directory.itself", "nobody speaks for the directory but itself: it cannot be ended")
+    people = directory.trust.principals
+    if is_operator(people, who) and not any(is_operator(people, p) for p in people if p != who):
+        raise DirectoryRefused("directory.last_operator", f"{people[who].id.short} is the last operator")
 
 
 def rotate(directory: Directory, payload: list[Any], *, now: int) -> Rotation:
@@ -55,6 +71,8 @@ def set_state(directory: Directory, who: PrincipalId, state: str, *, now: int) -
     """
     record = directory.known(who)
     directory.require_alive(record)
+    if state == "suspended":
+        require_expendable(directory, who)
     wanted = {"suspended": "active", "active": "suspended"}.get(state)
     if record.state != wanted:
         raise DirectoryRefused("directory.no_change", f"{who.short} is {record.state}, so it cannot become {state}")
@@ -71,6 +89,7 @@ def taint(directory: Directory, who: PrincipalId, *, now: int, key: bytes | None
         DirectoryRefused: ``directory.no_key``, ``directory.unknown``.
     """
     record = directory.known(who)
+    _require_other(directory, who)
     chosen = [k for k in _keys(directory, record.keys, key) if k.state in ("active", "retiring")]
     if not chosen:
         raise DirectoryRefused("directory.no_key", f"{who.short} has no such key that is active or retiring")
@@ -99,6 +118,7 @@ def compromise(
         DirectoryRefused: ``directory.since``, ``directory.no_key``, ``directory.unknown``.
     """
     record, instant = directory.known(who), directory.instant(now)
+    _require_other(directory, who)
     if since > instant:
         raise DirectoryRefused("directory.since", "a compromise cannot begin in the future")
     keys = [k for k in _keys(directory, record.keys, key) if k.state != "revoked"]
@@ -133,6 +153,7 @@ def lose_key(directory: Directory, who: PrincipalId, *, now: int) -> int:
     """
     record = directory.known(who)
     directory.require_alive(record)
+    _require_other(directory, who)
     epoch = max(record.epoch, 1)
     if any(directory.trust.keys[k].epoch == epoch for k in record.keys):
         epoch += 1
@@ -152,6 +173,7 @@ def retire(directory: Directory, who: PrincipalId, *, now: int, reason: str = ""
     """
     record = directory.known(who)
     directory.require_alive(record)
+    require_expendable(directory, who)
     instant, first = directory.instant(now), directory.trust.size
     keys = [k for k in _keys(directory, record.keys, None) if k.state not in ("retired", "compromised", "revoked")]
     present = [k for k in directory.trust.present.get(who, ()) if directory.trust.instances[k].not_after > now]
@@ -166,6 +188,13 @@ def retire(directory: Directory, who: PrincipalId, *, now: int, reason: str = ""
         grants, sorted(tokens),
     )  # fmt: skip
     return receipt.signed_by(directory.keys.identity)
+
+
+def _require_other(directory: Directory, who: str) -> None:
+    if who == directory_id(directory.domain):
+        raise DirectoryRefused(
+            "directory.itself", "the directory's own keys change by `agentbus directory rotate-online`"
+        )
 
 
 def _keys(directory: Directory, ids: tuple[bytes, ...], only: bytes | None) -> list[IdentityKey]:

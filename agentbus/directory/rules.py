@@ -8,6 +8,7 @@ from agentbus.delegation.chain import verify_chain
 from agentbus.delegation.grant import decode_links, encode_chain
 from agentbus.delegation.records import Principal
 from agentbus.delegation.revoking import is_operator
+from agentbus.delegation.statements import directory_id
 from agentbus.delegation.trust import NeedsTrust, Trust
 from agentbus.errors import AgentBusError, DirectoryRefused, InvalidKey, Malformed, Rejected
 from agentbus.wire.ids import PrincipalId, parse_id
@@ -89,6 +90,18 @@ def may_revoke(trust: Trust, who: PrincipalId, kind: str, text: str, chain: str,
     if not is_operator(trust.principals, who):  # who may also revoke a key before anybody registers it
         require_owner(trust, who, _owner_of(trust, handle))
     return handle, b""
+
+
+def whose(trust: Trust, kind: str, handle: bytes) -> str | None:
+    """The principal that a revocation would end: its record, its identity key or, of the directory, an instance."""
+    if kind == "principal":
+        return handle.decode()
+    identity = trust.keys.get(handle) if kind == "key" else None
+    if identity is not None:
+        return identity.principal
+    me, instance = directory_id(trust.domain), trust.instances.get(handle)
+    mine = handle.startswith(f"{me}#".encode()) or (instance is not None and instance.principal == me)
+    return me if mine else None
 
 
 def _owner_of(trust: Trust, key_id: bytes) -> Principal:

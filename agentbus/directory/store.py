@@ -24,8 +24,12 @@ FILE: Final = "directory.sqlite"
 class Store(Protocol):
     """Entries in order; what ``append`` returned from is kept."""
 
-    def append(self, seq: int, entries: Sequence[bytes]) -> None:
-        """Keep entries ``seq``, ``seq + 1``, … all or none."""
+    def append(self, seq: int, entries: Sequence[bytes], *, token: bytes | None = None) -> bool:
+        """Keep entries ``seq``, ``seq + 1``, … all or none, and use up an enrolment token with them.
+
+        Returns:
+            False: the token was used before, so nothing was kept.
+        """
         ...
 
     def entries(self, start: int = 0) -> Iterator[bytes]:
@@ -42,10 +46,6 @@ class Store(Protocol):
 
     def token(self, curve_key: bytes) -> tuple[str, int] | None:
         """(principal, expires) of an unused token."""
-        ...
-
-    def take_token(self, curve_key: bytes) -> bool:
-        """Use a token up; False when it was used before."""
         ...
 
     def cancel_tokens(self, principal: str, now: int) -> list[bytes]:
@@ -88,14 +88,18 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise LogError("log.directory_unreadable", f"{folder}: {error}") from error
 
-    def append(self, seq: int, entries: Sequence[bytes]) -> None:
+    def append(self, seq: int, entries: Sequence[bytes], *, token: bytes | None = None) -> bool:
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            if token is not None and not self._take_token(token):
+                self._db.execute("ROLLBACK")
+                return False
             count = self.size()
             if count != seq:
                 raise LogError("log.directory_gap", f"{count} entries on disk, {seq} expected: another writer?")
             self._db.executemany("INSERT INTO entries VALUES (?, ?)", enumerate(entries, seq))
             self._db.execute("COMMIT")
+            return True
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -123,7 +127,7 @@ class SqliteStore:
         found: tuple[str, int] | None = row.fetchone()
         return found
 
-    def take_token(self, curve_key: bytes) -> bool:
+    def _take_token(self, curve_key: bytes) -> bool:
         done = self._db.execute("UPDATE tokens SET used = 1 WHERE curve_key = ? AND used = 0", (curve_key,))
         return done.rowcount == 1
 

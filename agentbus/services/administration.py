@@ -135,6 +135,9 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
     @agent.handler
     async def revoke(request: Revoke, ctx: Context[None]) -> Done:
         handle, proof = rules.may_revoke(core.trust, ctx.sender, request.kind, request.id, request.chain, now=now())
+        about = rules.whose(core.trust, request.kind, handle)
+        if about is not None and request.kind != "grant":
+            life.require_expendable(core, about)
         core.revoke(request.kind, handle, revoker=ctx.sender, reason=request.reason, now=now(), proof=proof)
         return done()
 

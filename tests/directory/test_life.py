@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from agentbus.crypto.keys import SigningKey
-from agentbus.delegation.statements import KeyEvent, Rotation, decode_signed
+from agentbus.delegation.statements import KeyEvent, Rotation, decode_signed, directory_id
 from agentbus.directory import life
 from agentbus.directory.receipt import open_receipt
+from agentbus.directory.rules import whose
 from agentbus.errors import AgentBusError, DirectoryRefused, Rejected
 from agentbus.host import register_here
 from agentbus.identity import Identity
@@ -249,3 +250,40 @@ def test_a_registration_proves_possession_to_everybody_who_folds() -> None:
     late = KeyEvent(world.trust.size, NOON + 200 * SECOND, world.domain, "key", erin, good)
     refused("reject.possession", world.trust.advance, late.signed_by(world.online["identity"]).encode(), now=NOON)
     assert decode_signed(world.event("key", erin, good)).tag == 1
+
+
+# ── what nobody may end ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_directory_itself_cannot_be_ended_by_anybody(registry: Registry) -> None:
+    """One wrong name, and nobody could ever say anything again."""
+    me = directory_id("local.test")
+    for call in (life.taint, life.lose_key, life.retire):
+        refused("directory.itself", call, registry.core, me, now=registry.now)
+    refused("directory.itself", life.set_state, registry.core, me, "suspended", now=registry.now)
+    refused("directory.itself", life.compromise, registry.core, me, since=NOON, now=registry.now)
+    refused("directory.itself", life.require_expendable, registry.core, me)
+
+
+def test_the_last_operator_cannot_be_ended_and_the_last_but_one_can(registry: Registry) -> None:
+    first = registry.enrol("user/operator", rights=None)
+    refused("directory.last_operator", life.retire, registry.core, first.id, now=registry.now)
+    refused("directory.last_operator", life.set_state, registry.core, first.id, "suspended", now=registry.now)
+    second = registry.enrol("user/second", rights=None)
+    life.set_state(registry.core, first.id, "suspended", now=registry.now)
+    refused("directory.last_operator", life.retire, registry.core, second.id, now=registry.now)
+
+
+@pytest.mark.parametrize("kind", ["principal", "key", "instance", "instance key"])
+def test_whose_end_a_revocation_would_be(registry: Registry, kind: str) -> None:
+    trust, me = registry.core.trust, directory_id("local.test")
+    planner = registry.enrol("planner")
+    trust = registry.core.trust
+    if kind == "principal":
+        assert whose(trust, kind, me.encode()) == me and whose(trust, kind, planner.id.encode()) == planner.id
+    elif kind == "key":
+        assert whose(trust, kind, registry.core.keys.identity.id) == me
+        assert whose(trust, kind, planner.key.id) == planner.id and whose(trust, kind, bytes(32)) is None
+    else:
+        handles = (f"{me}#00".encode(), None), (f"{planner.id}#00".encode(), None)
+        assert [whose(trust, "instance", handle) for handle, _ in handles] == [me, None]

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from agentbus import AgentBusError, AgentGone, Bus, Identity
-from agentbus.cli.main import main
+from agentbus.cli.main import cli, main
+from agentbus.home import key_path
 from agentbus.wire.ids import unb64
 from tests.processes.rotating import Next, Relay, adder
 
@@ -160,7 +162,7 @@ async def test_the_whole_life_of_a_service(world: World) -> None:
     assert await states(world) == ["retiring", "retired", "active"]
 
     await world.does("service", "suspend", "billing")
-    await world.refuses("unavailable.directory", "service", "rotate", "billing")  # it gets no connection
+    await world.refuses("unavailable.directory_refused", "service", "rotate", "billing")  # it gets no connection
     await world.refuses("directory.no_change", "service", "suspend", "billing")
     await world.does("service", "resume", "billing")
 
@@ -262,3 +264,42 @@ async def test_a_retired_agent_is_gone_and_a_suspended_one_comes_back(world: Wor
         await world.does("agent", "retire", "adder")
         with pytest.raises((AgentGone, AgentBusError)):
             await alice.request("adder", Next(n=1), timeout=5)
+
+
+async def test_a_locked_key_file_serves_and_is_rotated_as_any_other(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The passphrase is in a file that the service and the commands read; a person would be asked for it."""
+    secret = tmp_path / "passphrase"
+    secret.write_text("correct horse\n", "utf-8")
+    monkeypatch.setenv("AGENTBUS_KEY_PASSPHRASE_FILE", str(secret))
+    await world.enrol("agent", "adder", "--may-talk-to", "*")
+    await world.enrol("user", "alice", "--right", "sum")
+    assert "box" in json.loads(key_path("adder").read_text("utf-8"))
+    await world.serve("adder")
+    turned = await world.does("agent", "rotate", "adder")
+    assert "box" in json.loads(key_path("adder").read_text("utf-8"))
+    async with Bus.connect(identity="user/alice", listen="") as bus:
+        await until_it_speaks_under(bus, "adder", turned["new"])
+        assert (await bus.as_user(["sum"]).request("adder", Next(n=1))).n == 2
+    secret.write_text("wrong horse\n", "utf-8")
+    await world.refuses("key.passphrase", "agent", "rotate", "adder")
+    monkeypatch.delenv("AGENTBUS_KEY_PASSPHRASE_FILE")
+    await world.refuses("key.locked", "agent", "rotate", "adder")
+    prompted = CliRunner().invoke(
+        cli, ["agent", "enrol", "writer", "--passphrase", "--token", "abe_x"], input="one\nother\n"
+    )
+    assert prompted.exit_code != 0 and "do not match" in prompted.output and "one" not in prompted.output
+
+
+async def test_nobody_ends_the_directory_or_the_last_operator(world: World) -> None:
+    for arguments in (
+        ("service", "retire", "directory"), ("service", "suspend", "directory"), ("service", "taint", "directory"),
+        ("service", "compromised", "directory", "--since", "1h"), ("service", "rotate", "directory", "--lost-key"),
+        ("service", "revoke", "directory", "--reason", "x"),
+    ):  # fmt: skip
+        await world.refuses("directory.itself", *arguments)
+    for arguments in (("user", "retire", "operator"), ("user", "disable", "operator"),
+                      ("user", "revoke", "operator", "--reason", "x")):  # fmt: skip
+        await world.refuses("directory.last_operator", *arguments)
+    await world.does("user", "list")
