@@ -141,7 +141,7 @@ def add(
     """Let tokens of ISSUER (its `iss`, exactly) count. The operator's alone; it stands in the directory's log."""
     from agentbus.runtime.exchange import IssuerRule, PutIssuer
 
-    pairs = [client.partition("=")[::2] for client in clients]
+    pairs = [(client, agent) for client, _, agent in (pair.partition("=") for pair in clients)]
     if any(not client or not agent for client, agent in pairs):
         raise ConfigError("config.client", f"{', '.join(clients)}: write --client web=app")
     try:
