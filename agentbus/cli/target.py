@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-import sysconfig
-import threading
+from functools import cache
 from pathlib import Path
-from traceback import StackSummary, TracebackException
 from typing import TYPE_CHECKING, Any, Final
 
 from agentbus.errors import ConfigError
 
 if TYPE_CHECKING:
+    from traceback import TracebackException
+
     from agentbus.runtime.agent import Agent
 
 CODES: Final = {
@@ -20,7 +20,6 @@ CODES: Final = {
 }
 
 _OURS: Final = f"{Path(__file__).resolve().parents[1]}/"  # the package, whose frames tell a user nothing
-_LIBRARIES: Final = tuple(f"{path}/" for path in sysconfig.get_paths().values())
 
 
 def load_agent(target: str) -> Agent[Any]:
@@ -62,6 +61,8 @@ def _place(error: BaseException) -> str:
     """Where its author has to look."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}, line {error.lineno}"
+    from traceback import TracebackException
+
     frames = [frame for frame in TracebackException.from_exception(error).stack if not foreign(frame.filename)]
     return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
@@ -72,6 +73,8 @@ def explain(error: BaseException) -> tuple[str, frozenset[Path]]:
     Returns:
         The text, and the files in which the fault may be mended.
     """
+    from traceback import StackSummary, TracebackException
+
     shown = TracebackException.from_exception(error)
     files = {Path(error.filename)} if isinstance(error, SyntaxError) and error.filename else set()
     part: TracebackException | None = shown
@@ -85,9 +88,18 @@ def explain(error: BaseException) -> tuple[str, frozenset[Path]]:
 
 def foreign(filename: str) -> bool:
     """Whether somebody else than the user wrote this file."""
-    return _ours(filename) or filename.startswith(("<", *_LIBRARIES)) or "/site-packages/" in filename
+    return _ours(filename) or filename.startswith(("<", *_libraries())) or "/site-packages/" in filename
 
 
 def _ours(filename: str) -> bool:
     """Whether a frame belongs to what loads the user's file."""
+    import threading
+
     return filename.startswith(("<frozen", _OURS)) or filename in (threading.__file__, importlib.__file__)
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    import sysconfig
+
+    return tuple(f"{path}/" for path in sysconfig.get_paths().values())
