@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 from agentbus.connect import find_url
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.scope import Fact, Scope
-from agentbus.errors import (
-    Denied,
-    ProgrammingError,
-)
+from agentbus.errors import Denied, LogError, ProgrammingError
 from agentbus.holdings import Holdings
 from agentbus.identity import Identity
 from agentbus.runtime.agent import Agent
@@ -188,8 +185,13 @@ class Bus(Caller):
             await speaker.request("service/directory", describe(service.agent))
 
     async def run(self, *agents: Agent[Any], ready: Callable[[], Any] | None = None) -> None:
-        """Serve agents until SIGTERM or SIGINT, then drain. ``ready`` is called once they can be asked."""
+        """Serve agents until SIGTERM or SIGINT, then drain. ``ready`` is called once they can be asked.
+
+        Raises:
+            LogError: the node's log failed, and it takes nothing more; whoever starts it again finds out what is there.
+        """
         stop = asyncio.Event()
+        self._node.stopped = stop.set
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
@@ -198,6 +200,8 @@ class Bus(Caller):
                 if ready is not None:
                     ready()
                 await stop.wait()
+            if (failed := self._node.recorder.failed) is not None:
+                raise LogError(failed.code, failed.message)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)

@@ -70,6 +70,10 @@ class LogStore(Protocol):
         """The root over the leaves of all entries."""
         ...
 
+    def root_at(self, size: int) -> bytes | None:
+        """The root over the first ``size`` entries; None where there are fewer, or it cannot be told."""
+        ...
+
     def sync(self) -> None:
         """Return when all that was appended would survive the loss of power."""
         ...

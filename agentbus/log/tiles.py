@@ -126,11 +126,19 @@ class TileTree:
         levels = zip(self._levels, self._full, strict=True)
         return [Tile(at, index, len(h), b"".join(h)) for at, (h, index) in enumerate(levels) if h]
 
-    def root(self, more: Sequence[bytes] = ()) -> bytes:
-        """The root over what was added, and over ``more`` leaves behind it, which stay apart; fewer than 256 in all."""
+    def copy(self, more: Iterable[bytes] = ()) -> TileTree:
+        """Another tree with ``more`` leaves behind these, which grows on its own."""
+        other = TileTree()
+        other.size, other._full = self.size, list(self._full)
+        other._levels = [list(hashes) for hashes in self._levels]
+        other.extend(list(more))
+        return other
+
+    def root(self) -> bytes:
+        """The root over what was added."""
         lower: list[bytes] = []
-        for level, hashes in enumerate(self._levels):
-            units = [*hashes, *(more if level == 0 else lower)]
+        for hashes in self._levels:
+            units = [*hashes, *lower]
             lower = [root_of(units)] if units else []
         return lower[0] if lower else empty_root()
 

@@ -21,6 +21,8 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -30,10 +32,11 @@ from agentbus.errors import BadSignature, LogError, Malformed
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
 from agentbus.log.entry import EntryKind, gap
 from agentbus.log.records import blob_segment, encode_records, entry_segment
+from agentbus.log.tiles import TileReader
 from agentbus.logstore.boxes import Boxes
 from agentbus.logstore.memory import check_sizes
 from agentbus.logstore.recovery import Covered, record_at, recover
-from agentbus.logstore.segments import Position, Segments, replace_file
+from agentbus.logstore.segments import Position, Segments, read_file, replace_file
 from agentbus.logstore.state import StateRow
 
 CODES: Final = {
@@ -288,6 +291,26 @@ class FileLog:
         with self._checkpointing:
             self._extend(self._entries.end)
             return self._tiles.tree.root()
+
+    def root_at(self, size: int) -> bytes | None:
+        """The root over the first ``size`` entries, from tiles, and behind the newest checkpoint from the entries.
+
+        Raises:
+            LogError: ``log.damaged``.
+        """
+        with self._checkpointing:
+            tree = self._tiles.tree
+            if size > self._size:
+                return None
+            if size <= self._covered.size:
+                reader = TileReader(self._covered.size, lambda name: read_file(self.folder / name))
+                with suppress(LogError):
+                    return reader.root(size)
+                return None
+            if size < tree.size:
+                return None
+            records = islice(self._entries.read(self._read_to, self._entries.end), size - tree.size)
+            return tree.copy(leaf_hash(record.data) for _, record in records).root()
 
     def __iter__(self) -> Iterator[bytes]:
         for _, record in self._entries.read(Position(0, 0), self._entries.end):

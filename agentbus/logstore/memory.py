@@ -9,7 +9,7 @@ from typing import Final
 
 from agentbus.crypto.box import box_name, close_box, open_box
 from agentbus.crypto.keys import SigningKey
-from agentbus.crypto.merkle import Frontier, leaf_hash
+from agentbus.crypto.merkle import Frontier, leaf_hash, root_of
 from agentbus.errors import LogError
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
 from agentbus.log.entry import MAX_ENTRY
@@ -99,6 +99,10 @@ class MemoryLog:
         for at in range(self._frontier.size, len(self._entries)):
             self._frontier.append(leaf_hash(self._entries[at]))
         return self._frontier.root()
+
+    def root_at(self, size: int) -> bytes | None:
+        """The root over the first ``size`` entries."""
+        return root_of([leaf_hash(data) for data in self._entries[:size]]) if size <= len(self._entries) else None
 
     def sync(self) -> None:
         """Memory has nothing to wait for."""

@@ -129,6 +129,14 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def read_file(path: Path) -> bytes | None:
+    """A file's bytes; None where there is none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Write a whole file so that a crash leaves the old one or the new one: temp, fsync, rename, fsync folder."""
     beside = path.with_name(path.name + ".tmp")

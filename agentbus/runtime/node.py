@@ -108,6 +108,8 @@ class Node:
         self.clock = clock
         self.source = source
         self.transport = transport
+        self.stopped: Callable[[], Any] = lambda: None
+        """Called when this node takes and sends nothing more, because its log failed."""
         self.recorder = Recorder(log)
         self.recorder.on_failure = self._log_failed
         self.server = server
@@ -116,7 +118,7 @@ class Node:
         self._engine = Engine(Pool() if entropy is os.urandom else entropy, purpose=purpose)
         self.finder = Finder(source, clock)
         self.again = Again(self._engine.exchanges, self.finder, transport, ended=self._ended, alive=self._alive)
-        self.witnessing = Witnessing(self.recorder, clock.now)
+        self.witnessing = Witnessing(self.recorder, clock.now, self._node_of)
         self._engine.held_of, self._engine.notes_for = self.witnessing.held_of, self.witnessing.notes_for
         self.inbound = Inbound(
             engine=self._engine, source=source, recorder=self.recorder, clock=clock, deliver=self._deliver,
@@ -171,6 +173,7 @@ class Node:
         self._waiters.clear()
         if self.recorder.log.size and self.recorder.failed is None:
             self.recorder.closed(self.clock.now())
+            self.witnessing.save()
         self.recorder.log.close()
 
     async def _keep_durable(self) -> None:
@@ -180,12 +183,17 @@ class Node:
         except LogError as error:
             self.recorder.fail(error)
 
+    def _node_of(self, curve_key: bytes) -> str | None:
+        instances = self.source.trust.instances.values()
+        return next((one.node for one in instances if one.curve_key == curve_key), None)
+
     def _log_failed(self, error: LogError) -> None:
         """Nothing can be put on the record: whoever waits hears so at once, and nothing more is taken or sent."""
         logger.critical("%s: the log failed, so this node takes and sends nothing more: %s", self.name, error)
         for waiter in list(self._waiters.values()):
             waiter.failed(LogError(error.code, error.message))
         self._waiters.clear()
+        self.stopped()
 
     async def _sync_and_checkpoint(self) -> None:
         synced = covered = 0
@@ -300,6 +308,8 @@ class Node:
                 self.recorder.sent(frames, self.source.trust, self.clock.now())  # on the record before any leaves
             except LogError as error:
                 self.recorder.fail(error)
+                for ready in frames:
+                    ready.route.drop()  # an answer that cannot be recorded is not given, and nobody waits for it
                 return
             for ready in frames:
                 if not ready.route.offer(ready.frame):
@@ -361,7 +371,8 @@ class Node:
     def received(self, connection: Connection, frame: bytes) -> None:
         """Where each kind of frame belongs."""
         if self.recorder.failed is not None:
-            return  # what cannot be recorded is not judged, and nobody is told otherwise
+            connection.drop()  # what cannot be recorded is not judged; whoever asks hears at once that nobody is here
+            return
         tag = frame[0] if frame else 0
         if tag == ENVELOPE:
             self.inbound.received(connection, frame)

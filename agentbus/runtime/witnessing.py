@@ -4,8 +4,8 @@ Rule 1: a note travels in the note section of an ordinary frame, to each peer at
 for it. It proves itself: the section is covered by no other signature.
 Rule 2: a note is kept when the log key that its sender's own statement names signed it for the sender's own node: in
 the log as PEER_CHECKPOINT, and beside it as the mark that this peer's log must have reached.
-Rule 3: who shows an older note than we hold is shown the newer one. Who is shown a note of its own that it cannot have
-signed in this history stops: it was restored from a backup.
+Rule 3: whoever we meet again, or who shows an older note than we hold, is shown the newest we hold of it. Who is shown
+a note of its own that it cannot have signed in this history stops: it was restored from a backup.
 Rule 4: two notes over one size with two roots are kept side by side, in the log and in a file of their own: that is the
 proof of a fork, and it needs no word of ours.
 """
@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 from agentbus.crypto.keys import checked_key
 from agentbus.crypto.note import Checkpoint
 from agentbus.delegation.messages import VerifiedMessage
-from agentbus.errors import AgentBusError, Malformed
+from agentbus.errors import AgentBusError, LogError, Malformed
 from agentbus.log.checkpoint import parse_origin, read_checkpoint, verify_checkpoint
 from agentbus.runtime.record import Recorder
 from agentbus.transport.base import Connection
@@ -80,16 +80,21 @@ class Witnessing:
     Args:
         recorder: The node's hand on its log.
         now: The clock, microseconds.
+        node_of: CURVE key → the name of the node that is there, where that is known.
     """
 
-    def __init__(self, recorder: Recorder, now: Callable[[], int]) -> None:
-        self._recorder, self._now = recorder, now
+    def __init__(
+        self, recorder: Recorder, now: Callable[[], int], node_of: Callable[[bytes], str | None] = lambda key: None
+    ) -> None:
+        self._recorder, self._now, self._node_of = recorder, now, node_of
+        self._greeted: OrderedDict[int, None] = OrderedDict()  # connections that were shown what we hold of their peer
         self._held: dict[str, Held] = {}
         for origin, note in recorder.log.kept_notes().items():
             self._held[origin] = _held(read_checkpoint(note), note)
         self._told: OrderedDict[bytes | int, tuple[int, bytes]] = OrderedDict()  # peer → when, which of ours
         self._answers: OrderedDict[bytes | int, bytes] = OrderedDict()  # peer → its own newer note
         self._origins: OrderedDict[bytes, str] = OrderedDict()  # instance id → its node's log
+        self._mine: OrderedDict[bytes, None] = OrderedDict()  # notes of this log that it is known to lead to
         self._unsaved: dict[str, tuple[int, bytes]] = {}
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -99,14 +104,26 @@ class Witnessing:
         peer = _who(connection)
         own = self._recorder.log.published
         last = self._told.get(peer)
-        if (own is None or (last is not None and last[1] is own)) and not self._answers:
+        greeted = connection.id in self._greeted
+        if greeted and (own is None or (last is not None and last[1] is own)) and not self._answers:
             return b""  # for nearly every frame
         notes, second = [], self._now() // SECOND
         if own is not None and (last is None or (last[1] is not own and last[0] != second)):
             notes.append(own)
             _remember(self._told, peer, (second, own))
         answer = self._answers.pop(peer, None)
+        if not greeted:  # it may have been set back since we last spoke
+            _remember(self._greeted, connection.id, None)
+            answer = answer or self._newest_of(connection)
         return encode_notes(notes if answer is None else [*notes, answer])
+
+    def _newest_of(self, connection: Connection) -> bytes | None:
+        """The newest note held of the node at the other end, in its newest epoch."""
+        node = self._node_of(connection.peer) if connection.peer is not None else None
+        if node is None:
+            return None
+        held = [(parse_origin(origin).epoch, one.note) for origin, one in self._held.items() if f"/{node}/" in origin]
+        return max(held)[1] if held else None
 
     def held_of(self, instance_id: bytes) -> bytes | None:
         """The digest of the newest note held of the node in which an instance lives: what a header tells it."""
@@ -150,14 +167,14 @@ class Witnessing:
             logger.error("%s signed two histories of %d entries; both are kept", said.origin, said.size)
 
     def _of_mine(self, said: Checkpoint, note: bytes) -> None:
-        """A peer shows a note of this node's log. In an honest history it is never ahead of the log."""
+        """A peer shows a note of this node's log. In an honest history the log leads to it."""
         log = self._recorder.log
-        mine = read_checkpoint(log.published) if log.published is not None else None
-        ahead = said.size > log.size
-        other = mine is not None and said.size == mine.size and said.root != mine.root
-        if ahead or other:
-            log.roll_back(note)
-            logger.critical("%s: a peer holds a newer checkpoint; this log was restored and signs no more", said.origin)
+        if note in self._mine or log.root_at(said.size) == said.root:
+            _remember(self._mine, note, None)
+            return
+        log.roll_back(note)
+        error = LogError("log.rolled_back", f"a peer holds a checkpoint over {said.size} entries that this log left")
+        self._recorder.fail(error)
 
     # ── beside the log ───────────────────────────────────────────────────────────────────────────────────────────
 
