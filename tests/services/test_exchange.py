@@ -36,6 +36,7 @@ from agentbus.errors import InvalidKey, LogError, Malformed
 from agentbus.host import DirectoryHost
 from agentbus.runtime.exchange import (
     EndIssuer,
+    ExchangeKey,
     IssuerRule,
     ListIssuers,
     PutIssuer,
@@ -323,9 +324,7 @@ async def test_what_another_one_sealed_is_of_no_use(net: Network) -> None:
 async def test_an_exchange_under_somebody_elses_authority_is_refused(net: Network) -> None:
     """The chain of the request itself is not what is exchanged: it has to be the asker's own."""
     alice = net.user("alice", scopes=["docs:read"])
-    key = (
-        await net.request("service/directory", __import__("agentbus.runtime.exchange", fromlist=["x"]).ExchangeKey())
-    ).key
+    key = (await net.request("service/directory", ExchangeKey())).key
     body = {"do": "inspect", "from": alice._voice.identity.id, "reply_to": b64(bytes(31) + b"\x09"), "parameters": []}
     with pytest.raises(Denied) as caught:
         await alice.request("service/directory", Tokens(sealed=b64(seal(json.dumps(body).encode(), unb64(key)))))
