@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from agentbus import Bus, HandlerFailed, Identity, Raw
+from agentbus.cli.dev.load import Target
 from tests.cli.program import AGENTBUS, Program, environment, paste, run
 
 HELLO = Path(__file__).parents[2] / "examples" / "hello.py"
@@ -234,6 +235,22 @@ async def test_what_a_handler_raises_is_shown_to_its_author_and_to_nobody_else(s
     dev.until("TypeError: unsupported operand type(s)")
 
 
+async def test_agents_of_several_files_ask_each_other_and_one_can_be_chosen(start: Start, work: Path) -> None:
+    source = HELLO.read_text("utf-8")
+    (work / "summaries.py").write_text(source)
+    (work / "answers.py").write_text(source.replace('Agent("summarizer"', 'Agent("another"'))
+    dev = start("answers.py:planner", "summaries.py:summarizer", "--json")
+    home = json.loads(dev.until('"bus"'))["home"]
+    served = json.loads(dev.until('"serving"'))
+    assert [one["name"] for one in served["agents"]] == ["planner", "summarizer"]
+    url = json.loads((Path(home) / "profile.json").read_text("utf-8"))["url"]
+    identity = Identity.from_file(Path(home) / "keys" / "user__alice.json")
+    async with Bus.connect(url, identity=identity, listen="") as bus:
+        alice = bus.as_user(["docs:read"])
+        reply = await alice.request("planner", Raw("Ask", {"question": "who?"}), delegate=["docs:read"])
+    assert reply["text"].startswith("spiffe://dev.local/user/alice asked: who?who?")
+
+
 def test_a_file_that_never_ends_is_said_to_and_can_be_left(start: Start, work: Path) -> None:
     (work / "stuck.py").write_text("import threading\nthreading.Event().wait()\n")
     dev = start("stuck.py")
@@ -255,6 +272,16 @@ def test_a_file_that_is_none_is_wrong_use(name: str, why: str, work: Path, env: 
 def test_a_name_that_a_library_has_is_said_so(start: Start, work: Path) -> None:
     shutil.copy(HELLO, work / "json.py")
     start("json.py").until("json.py hides behind the module json, which has that name; rename it")
+
+
+def test_a_file_in_a_package_is_imported_as_part_of_it(work: Path) -> None:
+    package = work / "shop" / "agents"
+    package.mkdir(parents=True)
+    for folder in (work / "shop", package):
+        (folder / "__init__.py").write_text("")
+    (package / "till.py").write_text("")
+    target = Target.parse(f"{package / 'till.py'}:till")
+    assert (target.root, target.module, target.agent) == (work.resolve(), "shop.agents.till", "till")
 
 
 def test_libraries_are_never_loaded_again(start: Start, work: Path) -> None:
