@@ -249,6 +249,12 @@ async def test_a_token_is_inspected_and_revoked(city: City) -> None:
     await city.revoke(held)
     gone = await ask(city.app, "inspect", [("token", other.value)])
     assert (gone["active"], gone["code"]) == (False, "denied.exchange_revoked"), "a revoked ancestor ends it"
+    with pytest.raises(Denied) as caught:
+        third = city.people.get("library") or (city.net and city.net.attacker)
+        assert third is not None
+        still = await city.app.token_for("api", ["docs:read"])
+        await ask(third, "revoke", [("token", still.value)])
+    assert caught.value.code == "denied.token", "whoever it does not name revokes nothing"
     for nothing in ("", "x", made.value[:-2]):
         assert (await ask(city.app, "inspect", [("token", nothing)]))["active"] is False
 
@@ -303,8 +309,10 @@ async def test_only_the_operator_configures_issuers(city: City) -> None:
 
 @pytest.mark.parametrize("wrong", [{"expires_in": 0}, {"expires_in": -5}, {"scopes": [Scope("a", b=AtMost(1)), "x y"]}])
 async def test_what_cannot_be_asked_is_not_sent(net: Network, wrong: dict[str, Any]) -> None:
-    with pytest.raises((ProgrammingError, Malformed)):
+    with pytest.raises((ProgrammingError, Malformed)) as caught:
         await net.exchange("a.b.c", **{"scopes": ["docs:read"], **wrong})
+    assert caught.value.code in ("usage.exchange", "malformed.scope")
+    assert net.captured == []
 
 
 async def test_what_another_one_sealed_is_of_no_use(net: Network) -> None:

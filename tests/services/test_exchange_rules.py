@@ -471,6 +471,25 @@ def test_a_pinned_key_of_another_epoch_of_the_holder(world: World) -> None:
     refuse(world, "reject.pinned_key", held(world, changes={1: {"pinned_key": b"k" * 32}}))
 
 
+def test_a_token_that_its_readers_would_not_take_is_not_made(world: World) -> None:
+    many = tuple(sorted(str(world.id(f"agent-number-{n:03}")) for n in range(256)))
+    granted = replace(ask(world, held(world)), targets=many)
+    with pytest.raises(Denied) as caught:
+        sign_access(granted, world.online["token"], domain=world.domain, now=NOON, jti=b"j" * 16)
+    assert caught.value.code == "denied.exchange_size"
+    ended = replace(granted, targets=(), expires=NOON + SECOND // 2)
+    with pytest.raises(Rejected) as late:
+        sign_access(ended, world.online["token"], domain=world.domain, now=NOON, jti=b"j" * 16)
+    assert late.value.code == "reject.grant_expired"
+
+
+def test_a_link_of_an_instance_that_nobody_knows(world: World) -> None:
+    links = draw_chain("alice -[docs:*]-> bob -[docs:*]-> carol", world=world)
+    known = {key: value for key, value in world.trust.instances.items() if key != world["bob"].instance.id}
+    world.trust = replace(world.trust, instances=known)
+    refuse(world, "reject.instance_unknown", held(world) | {"subject_token": b64(chain_bytes(links))})
+
+
 @pytest.mark.parametrize("role", ["identity", "head", "consent"])
 def test_only_the_token_key_signs_access_tokens(world: World, role: str) -> None:
     first = ask(world, held(world))
