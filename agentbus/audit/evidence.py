@@ -19,7 +19,7 @@ from agentbus.connect import find_url
 from agentbus.errors import ConfigError, NotVerified
 from agentbus.log.history import History, Statements
 from agentbus.log.part import Part
-from agentbus.log.read import LogFolder, Unit, read_log
+from agentbus.log.read import LogFolder, Unit, read_log, require_log
 from agentbus.log.reconcile import Reconciliation, joined, reconcile_logs
 from agentbus.log.report import Report, Verdict, merge
 from agentbus.log.sweep import statement_blobs
@@ -90,7 +90,7 @@ class Evidence:
             root = _pinned()
         raw = root if isinstance(root, bytes) else unb64(root.partition(".")[0], 32)
         for log in logs:
-            read_log(Path(log))
+            require_log(Path(log))
         return cls([Path(log) for log in logs], read_events(Path(directory)), raw)
 
     # ── judging ──────────────────────────────────────────────────────────────────────────────────────────────────

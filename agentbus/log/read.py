@@ -314,9 +314,18 @@ def read_log(folder: Path) -> LogFolder:
     Raises:
         LogError: ``log.missing``.
     """
+    require_log(folder)
+    return LogFolder(folder)
+
+
+def require_log(folder: Path) -> None:
+    """Return when a folder holds a log, without reading it.
+
+    Raises:
+        LogError: ``log.missing``.
+    """
     if not (folder / entry_segment(0)).is_file():
         raise LogError("log.missing", f"{folder} holds no {entry_segment(0)}; name the folder of a node's log")
-    return LogFolder(folder)
 
 
 def scan_file(file: BinaryIO, start: int, end: int) -> Iterator[Record | Bad]:
