@@ -330,7 +330,8 @@ class Caller:
 
     def _cancel(self, exchange: Exchange) -> None:
         self._node.forget(exchange)
-        self._node.answer(Kind.CANCEL, self._voice, exchange, action="cancel", body=b"", chain=self.authority)
+        # Under this instance's own standing grant: what was acted under may be what was revoked a moment ago.
+        self._node.answer(Kind.CANCEL, self._voice, exchange, action="cancel", body=b"")
 
 
 class _Plain(Caller):
@@ -420,8 +421,7 @@ class Stream(Generic[T], AsyncIterator[T], AbstractAsyncContextManager["Stream[T
         if not exchange.done:
             exchange.allowed = self._taken + WINDOW
             self._caller._node.answer(
-                Kind.CREDIT, self._caller._voice, exchange, action="credit", body=b"", stream_index=exchange.allowed,
-                chain=self._caller.authority,
+                Kind.CREDIT, self._caller._voice, exchange, action="credit", body=b"", stream_index=exchange.allowed
             )  # fmt: skip
 
     def answered(self, event: Answered) -> None:

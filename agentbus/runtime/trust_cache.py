@@ -246,9 +246,9 @@ class TrustCache:
             if not future.done():
                 future.set_exception(self._unreachable(reason))
         self._waiting.clear()
-        if self.problem is None:
+        if self.problem is None:  # ask at once; after that, who is cut off again and again waits before each try
             self.problem = self._unreachable(reason)
-        self._hint.set()
+            self._hint.set()
 
     def received(self, frame: bytes) -> None:
         """A frame of the synchronisation."""
