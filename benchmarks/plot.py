@@ -25,3 +25,27 @@ def bars(title: str, values: dict[str, float]) -> str:
         f'<rect width="100%" height="100%" fill="white"/><text x="20" y="28" font-size="16">{escape(title)}</text>'
         f"{''.join(rows)}</svg>\n"
     )
+
+
+def lines(title: str, series: dict[str, dict[int, float]]) -> str:
+    """One line for each series: its sizes from left to right, its values as multiples of its first; flat is best."""
+    ratios = {name: [value / next(iter(sizes.values())) for value in sizes.values()] for name, sizes in series.items()}
+    greatest = max(2.0, *(max(values) for values in ratios.values()))
+    colours = ("#2a6f97", "#c0392b", "#2e8b57", "#8e44ad", "#b8860b", "#34495e")
+    parts = []
+    for number, (name, values) in enumerate(ratios.items()):
+        colour = colours[number % len(colours)]
+        step = 460 / max(1, len(values) - 1)
+        points = " ".join(f"{50 + step * i:.0f},{300 - 240 * value / greatest:.0f}" for i, value in enumerate(values))
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+            f'<text x="530" y="{70 + 22 * number}" fill="{colour}">{escape(name)}</text>'
+        )
+    one = 300 - 240 / greatest
+    size = 'width="900" height="330" font-family="sans-serif" font-size="13"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size}><rect width="100%" height="100%" fill="white"/>'
+        f'<text x="20" y="28" font-size="16">{escape(title)}</text>'
+        f'<line x1="50" x2="510" y1="{one:.0f}" y2="{one:.0f}" stroke="#ccc"/><text x="20" y="{one + 4:.0f}">1 ×</text>'
+        f'<text x="14" y="64">{greatest:.1f} ×</text>{"".join(parts)}</svg>\n'
+    )
