@@ -372,7 +372,11 @@ class Bus(Caller):
             raise ProgrammingError("usage.not_served", f"{who.short} does not speak over this bus")
         seed = node._entropy(32)
         voice.identity = await rotate(voice.identity, node.source, overlap=overlap, now=node.clock.now(), seed=seed)
+        self._rotated(voice.identity)
         await node.voices.renew(voice)
+
+    def _rotated(self, identity: Identity) -> None:
+        """An identity that speaks here has another key."""
 
     async def aclose(self) -> None:
         """Stop serving, close the connection, leave nothing behind. Twice is harmless."""

@@ -100,6 +100,9 @@ class LocalBus(Bus):
                 await self._node.voices.renew(voice)
         return await self._node.enter(self._identities[who])
 
+    def _rotated(self, identity: Identity) -> None:
+        self._identities[identity.id] = identity
+
     def _record(self, who: PrincipalId) -> Any:
         return self._core.trust.principals[who]
 
