@@ -209,8 +209,7 @@ class Directory:
         if verify_key.id in self.trust.keys or curve_key in self.trust.curve_keys:
             raise DirectoryRefused("directory.key_seen", "this key was registered before; make new keys")
         self.require_alive(record)
-        if self.trust.active_key(who) is not None:
-            raise DirectoryRefused("directory.enrolled", f"{who.short} has a key: rotate it, or end it with --lost-key")
+        self.require_keyless(record)
         self.write(now, [("key", who, [key, curve_key, max(record.epoch, 1), transcript, proof])], token=token)
 
     def issue_token(self, who: PrincipalId, curve_key: bytes, *, now: int) -> int:
@@ -416,6 +415,18 @@ class Directory:
         if record is None:
             raise DirectoryRefused("directory.unknown", f"{who.short} is not enrolled; create it first")
         return record
+
+    def require_keyless(self, record: Principal) -> None:
+        """Return when somebody has no key of the present epoch, tainted or not: enrolling is no way around rotation.
+
+        Raises:
+            DirectoryRefused: ``directory.enrolled``.
+        """
+        mine = (self.trust.keys[key] for key in record.keys)
+        if any(key.epoch == max(record.epoch, 1) and key.state != "revoked" for key in mine):
+            raise DirectoryRefused(
+                "directory.enrolled", f"{record.id.short} has a key: rotate it, or end its epoch with rotate --lost-key"
+            )
 
     def require_alive(self, record: Principal) -> None:
         """Raises: DirectoryRefused: ``directory.ended``."""

@@ -97,8 +97,7 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
     async def new_token(request: NewToken, ctx: Context[None]) -> Token:
         record = named(request.name)
         rules.require_sponsor(core.trust, ctx.sender, record)
-        if core.trust.active_key(record.id) is not None:
-            raise DirectoryRefused("directory.enrolled", f"{record.id.short} has a key; to replace it, rotate it")
+        core.require_keyless(record)
         return token_for(record.id)
 
     @agent.handler

@@ -202,7 +202,9 @@ def _enrol_again(registry: Registry, identity: Identity) -> None:
 
 def test_who_has_a_key_gets_no_second_one_by_enrolling(registry: Registry) -> None:
     """An enrolment token for somebody who is enrolled would be a way around the old key's signature."""
-    registry.enrol("planner")
+    planner = registry.enrol("planner")
+    refused("directory.enrolled", _enrol_again, registry, registry.identity("planner"))
+    life.taint(registry.core, planner.id, now=registry.now)
     refused("directory.enrolled", _enrol_again, registry, registry.identity("planner"))
 
 
