@@ -260,7 +260,7 @@ async def test_strangers_cannot_make_us_hold_their_bytes(alice: Party, victim: P
 
 @pytest.mark.parametrize("first", ["her first message", "after another"])
 async def test_a_message_that_never_ends_costs_the_connection(
-    mallory: Attacker, alice: Party, victim: Process, first: str, figure: Figure
+    alice: Party, victim: Process, first: str, figure: Figure
 ) -> None:
     """Mallory is enrolled. Each part is small, and libzmq would collect them for ever: 301 MiB were seen."""
     await _still_serves(alice, victim)
@@ -274,8 +274,6 @@ async def test_a_message_that_never_ends_costs_the_connection(
         poured = await asyncio.to_thread(sender.pour, b"x" * 60_000, 5000)  # 300 MB, if nobody stopped her
     assert poured < 5000
     figure("a message without an end made it grow by", _memory(victim.pid) - before, "MiB")
-    again = await mallory.attempt(mallory.socket("mallory", victim.key), victim.endpoint)
-    assert again == ("refused" if first == "after another" else "in")  # else her key is not known
     await _still_serves(alice, victim)
 
 
