@@ -159,7 +159,7 @@ def verify_chain(data: bytes, *, trust: Trust, now: int, cache: SignatureCache |
     """
     memory = cache if isinstance(cache, Memory) and len(data) <= _SHORT else None
     if memory is not None:
-        known: Authority | None = memory.recall(data, trust, now)
+        known: Authority | None = memory.recall(("chain", data), trust, now)
         if known is not None:
             return known
     links = _structure(data)
@@ -169,7 +169,7 @@ def verify_chain(data: bytes, *, trust: Trust, now: int, cache: SignatureCache |
     _judge_holder(links[-1], trust)
     authority = Authority(links, data)
     if memory is not None:
-        memory.remember(data, authority, trust, *_window(links, trust))
+        memory.remember(("chain", data), authority, trust, *_window(links, trust))
     return authority
 
 

@@ -7,6 +7,7 @@ Rule 1: only for the very snapshot it was judged under. A snapshot never changes
 another one, and another one begins with nothing.
 Rule 2: only between the latest beginning and the earliest end of every window that was looked at.
 Rule 3: only what is good. A refusal is judged anew each time.
+Rule 4: under what it is a verdict on. A chain is whatever bytes somebody sent, and they may be those of a key.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Memory(SignatureCache):
         self._trust: Trust | None = None
         self._good: dict[Hashable, tuple[int, int, Any]] = {}
 
-    def recall(self, what: Hashable, trust: Trust, now: int) -> Any:
+    def recall(self, what: tuple[str, Hashable], trust: Trust, now: int) -> Any:
         """What :meth:`remember` was given about ``what`` under this snapshot and for this instant; else None."""
         if trust is not self._trust:
             self._trust, self._good = trust, {}
@@ -38,7 +39,7 @@ class Memory(SignatureCache):
         known = self._good.get(what)
         return known[2] if known is not None and known[0] <= now < known[1] else None
 
-    def remember(self, what: Hashable, value: Any, trust: Trust, start: int, end: int) -> None:
+    def remember(self, what: tuple[str, Hashable], value: Any, trust: Trust, start: int, end: int) -> None:
         """Keep a verdict that holds from ``start`` until before ``end``."""
         if trust is not self._trust:
             self._trust, self._good = trust, {}
@@ -48,9 +49,10 @@ class Memory(SignatureCache):
 
     def refuses(self, instance: Instance, trust: Trust, now: int) -> str | None:
         """:meth:`Trust.refuses`, remembered."""
-        if self.recall(instance.key, trust, now):
+        what = ("instance", instance.key)
+        if self.recall(what, trust, now):
             return None
         code = trust.refuses(instance, now)
         if code is None:
-            self.remember(instance.key, True, trust, instance.not_before - LIMITS.skew, trust.holds_until(instance))
+            self.remember(what, True, trust, instance.not_before - LIMITS.skew, trust.holds_until(instance))
         return code

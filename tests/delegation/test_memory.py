@@ -65,6 +65,6 @@ def test_a_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ENTRIES", 10)
     memory = Memory()
     for n in range(1000):
-        memory.remember(n, n, WORLD.trust, 0, 10)
-        assert memory.recall(n, WORLD.trust, 5) == n
+        memory.remember(("chain", n), n, WORLD.trust, 0, 10)
+        assert memory.recall(("chain", n), WORLD.trust, 5) == n
     assert len(memory._good) <= 10
