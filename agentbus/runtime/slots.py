@@ -57,7 +57,7 @@ class Slots:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.give()  # it had come to its turn just then
-            else:
+            elif turn in line:  # else it was passed over between the cancel and now
                 line.remove(turn)
                 if not line and self._lines.get(sender) is line:
                     del self._lines[sender]
@@ -65,11 +65,12 @@ class Slots:
 
     def give(self) -> None:
         """Give a slot back: to the first of the line whose turn it is, if anybody waits."""
-        if not self._lines:
-            self._free += 1
-            return
-        sender, line = self._lines.popitem(last=False)
-        turn = line.popleft()
-        if line:
-            self._lines[sender] = line  # to the end: the next slot is another's
-        turn.set_result(None)
+        while self._lines:
+            sender, line = self._lines.popitem(last=False)
+            turn = line.popleft()
+            if line:
+                self._lines[sender] = line  # to the end: the next slot is another's
+            if not turn.done():  # else it was cancelled in this step, and its task has not run since
+                turn.set_result(None)
+                return
+        self._free += 1

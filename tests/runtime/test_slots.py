@@ -70,3 +70,19 @@ async def test_a_turn_that_is_cancelled_is_the_next_ones(moment: str) -> None:
     assert order == ["bob"] and slots._lines == {}
     slots.give()
     assert slots.take() and not slots.take()
+
+
+@pytest.mark.parametrize("waiting_too", ["nobody", "bob", "alice"])
+async def test_a_slot_that_comes_back_in_the_step_of_a_cancel_is_not_lost(waiting_too: str) -> None:
+    """Who asks and cancels at the right moment takes no slot away for good: a cancelled task has not run yet then."""
+    slots, order = Slots(1), list[str]()
+    assert slots.take()
+    others = [] if waiting_too == "nobody" else [waiting_too]
+    first, *rest = await waiting(slots, order, "alice", *others)
+    first.cancel()
+    slots.give()
+    await asyncio.gather(first, *rest, return_exceptions=True)
+    assert first.cancelled() and order == others and slots._lines == {}
+    if rest:
+        slots.give()
+    assert slots.take() and not slots.take()
