@@ -32,7 +32,7 @@ from agentbus.delegation.statements import (
 )
 from agentbus.delegation.trust import Trust
 from agentbus.directory.store import Store
-from agentbus.errors import AgentBusError, BadSignature, DirectoryRefused, Unavailable
+from agentbus.errors import AgentBusError, BadSignature, DirectoryRefused, Rejected, Unavailable
 from agentbus.wire.ids import PrincipalId, everyone
 from agentbus.wire.limits import SECOND
 
@@ -461,6 +461,8 @@ class Directory:
         """
         self.require_whole()
         trust = self.trust.advance(entries, now=now)
+        if trust.size - self.trust.size != len(entries):
+            raise Rejected("reject.statement_order", "an instance statement is presence, and no entry of the log")
         if not self.store.append(self.trust.size, entries, token=token):
             raise DirectoryRefused("directory.token", "the token was used before")
         self.trust = trust

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -171,11 +171,13 @@ def mirrored(folder: Path) -> list[bytes]:
         store.close()
 
 
-def _require_good(entries: Iterable[bytes], root: bytes, mirror: Path, now: int) -> None:
+def _require_good(entries: Sequence[bytes], root: bytes, mirror: Path, now: int) -> None:
     try:
-        Trust.pinned(root).advance(entries, now=now)
+        trust = Trust.pinned(root).advance(entries, now=now)
     except AgentBusError as error:
         raise LogError("log.directory_mirror", f"{mirror}: {error}") from error
+    if trust.size != len(entries):  # an instance statement is good and no entry: all behind it would be shifted
+        raise LogError("log.directory_mirror", f"{mirror}: of {len(entries)} rows {trust.size} are entries of a log")
 
 
 def digest(trust: Trust) -> bytes:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agentbus.delegation.statements import directory_id
+from agentbus.crypto.keys import SigningKey
+from agentbus.delegation.statements import Instance, directory_id
 from agentbus.delegation.trust import Trust
 from agentbus.directory import life, survival
 from agentbus.directory.core import Directory
@@ -219,6 +220,24 @@ def test_a_forged_mirror_adds_nothing(data: DirectoryData, tmp_path: Path) -> No
     refused("log.directory_mirror", survival.recover, core, [mirror_of(evil.core, tmp_path / "evil")], now=NOON)
     refused("log.directory_mirror", survival.recover, core, [tmp_path / "empty"], now=NOON)
     assert core.store.size() == len(entries)
+
+
+def test_a_mirror_that_holds_presence_as_entries_adds_nothing(data: DirectoryData, tmp_path: Path) -> None:
+    """An instance statement is signed and good, and no entry: it would shift every entry behind it."""
+    core = load(data)
+    key = SigningKey(b"i" * 32)
+    statement = Instance(
+        directory_id(core.domain), 1, b"i" * 16, key.public.raw, core.keys.identity.id, "node",
+        SigningKey(b"l" * 32).public.raw, core.keys.curve.public, [], ["envelope"], NOON, NOON + HOUR,
+    ).signed_by(core.keys.identity, key).encode()  # fmt: skip
+    entries = list(core.store.entries())
+    for number, lie in enumerate(([*entries, statement], [*entries[:-1], statement, entries[-1]])):
+        store = SqliteStore(tmp_path / str(number))
+        store.append(0, lie)
+        store.close()
+        refused("log.directory_mirror", survival.recover, core, [tmp_path / str(number)], now=NOON)
+    refused("reject.statement_order", core.append, [statement], NOON)
+    assert core.store.size() == core.trust.size == len(entries)
 
 
 def test_the_digest_tells_states_apart() -> None:
