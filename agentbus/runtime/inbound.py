@@ -36,6 +36,7 @@ _alarms = logging.getLogger("agentbus.alarm")
 LOOK_UPS: Final = 2  # the sender's statement first, then those of its chain's issuers
 LOOK_UP_RATE: Final = 20  # a second, for each connection: beyond it a message of an unknown sender is not looked up
 HELD: Final = 1024  # frames of one connection that may wait for a look-up
+HELD_BYTES: Final = 8 * 1024 * 1024  # of them: who sends what has to be looked up chooses how large the rest is
 LATE: Final = 0.1  # what an honest peer's late answer costs, of the bucket's
 FORGERIES: Final = frozenset({"reject.body", "reject.chain_digest", "reject.handover_digest"})  # never an accident
 BAD_FRAMES: Final = 64  # unverifiable frames of one connection before it is dropped; one a second is forgiven
@@ -49,6 +50,7 @@ class Account:
     """What is kept of one connection: frames that wait for a look-up, and how often it misbehaved."""
 
     held: deque[bytes] = field(default_factory=deque)
+    held_bytes: int = 0
     looking: bool = False
     bad: float = 0.0
     bad_at: int = 0
@@ -167,8 +169,9 @@ class Inbound:
         account = self._account(connection)
         if not account.looking:
             self._open(connection, account, frame, looked=0)
-        elif len(account.held) < HELD:
+        elif len(account.held) < HELD and account.held_bytes + len(frame) <= HELD_BYTES:
             account.held.append(frame)
+            account.held_bytes += len(frame)
         else:
             connection.drop()
 
@@ -227,7 +230,9 @@ class Inbound:
             if not self.closed:
                 self._open(connection, account, frame, looked=looked + 1)
                 while account.held and not account.looking:
-                    self._open(connection, account, account.held.popleft(), looked=0)
+                    waited = account.held.popleft()
+                    account.held_bytes -= len(waited)
+                    self._open(connection, account, waited, looked=0)
 
     def _refused(self, connection: Connection, frame: bytes, event: Refused, now: int) -> None:
         code = event.error.code

@@ -17,8 +17,8 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.protocol.sealing import Draft
 from agentbus.runtime import problems
-from agentbus.runtime.inbound import BAD_FRAMES
-from agentbus.wire.frame import decode_proof, encode_frame, encode_proof
+from agentbus.runtime.inbound import BAD_FRAMES, HELD_BYTES
+from agentbus.wire.frame import ENVELOPE, decode_proof, encode_frame, encode_proof
 from agentbus.wire.header import Header, Kind, decode_header, encode_header
 from agentbus.wire.limits import LIMITS, SECOND
 
@@ -539,3 +539,20 @@ async def test_a_flood_of_unknown_senders_costs_twenty_look_ups_a_second(net: An
         await net.attacker.deliver(net.attacker.forge("bank", Quote(), key=key, sender_key=key.id))
     assert 0 < len(set(asked)) <= 20
     assert bank.quoted == 0
+
+
+async def test_what_waits_for_a_look_up_is_bounded_in_bytes(net: Any, bank: Bank) -> None:
+    """One frame of a sender that has to be looked up, and the largest ones behind it: they must not fill our memory."""
+    assert await net.attacker.deliver(net.attacker.forge("bank", Quote())) == "ok"
+    captured, node = net.attacker.capture("Quote", sender="mallory"), net._node
+    unknown = net.attacker.forge("bank", Quote(), edit=lambda header: header._replace(sender_key=b"?" * 32))
+    captured.sink.received(captured.connection, unknown)
+    account = node.inbound.accounts[captured.connection.id]
+    assert account.looking
+    largest = bytes([ENVELOPE]) * LIMITS.frame
+    for _ in range(64):
+        node.inbound._admit(captured.connection, largest)
+        assert account.held_bytes == sum(map(len, account.held)) <= HELD_BYTES
+    await net.settle()
+    assert not captured.connection.offer(unknown)  # it was dropped
+    assert account.held_bytes == len(account.held) == 0
