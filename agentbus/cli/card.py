@@ -13,7 +13,7 @@ from agentbus.errors import ConfigError
 def add_show_agent(group: click.Group) -> None:
     """``show NAME [--python]`` of agents."""
 
-    @group.command("show", help="NAME's card: what the directory knows, and what the agent says of itself.")
+    @group.command("show", help="Show what the directory and the agent itself say of NAME.")
     @click.argument("who", metavar="NAME")
     @click.option("--python", "as_python", is_flag=True, help="Its message types as Python source, to be pasted.")
     @as_option
@@ -58,7 +58,7 @@ async def _card(who: str, name: str | None) -> tuple[Any, Any]:
 def _text(record: Any, card: Any) -> str:
     """The directory's word first, then the agent's own."""
     known = record.model_dump().items()
-    lines = [f"{key:12} {_shown(value)}" for key, value in known if value not in (None, "", [])]
+    lines = [f"{key:12} {shown(value)}" for key, value in known if value not in (None, "", [])]
     if card.described is None:
         return "\n".join([*lines, "\nit has not described itself: it was never served"])
     lines.append(f"\nsays of itself since {card.described:%Y-%m-%d %H:%M:%S} UTC: {printable(card.description)}")
@@ -84,5 +84,5 @@ def _fields(schema: Any) -> str:
     return ", ".join(printable(f"{name}{'' if name in needed else '?'}") for name in properties)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else printable(str(value))

@@ -12,19 +12,26 @@ from agentbus.cli.output import json_option, say
 
 @click.group()
 def directory() -> None:
-    """Keys, backup and recovery of a directory, and evidence about it."""
+    """Directories: keys, backup and recovery, and evidence."""
 
 
 def pinned(root: str | None) -> bytes:
     """The pinned thumbprint: what was given, else the profile's.
 
     Raises:
-        ConfigError: ``config.no_bus``. Malformed: ``malformed.base64``.
+        ConfigError: ``config.no_bus``, ``config.no_root``.
     """
     from agentbus.connect import find_url
+    from agentbus.errors import ConfigError, Malformed
     from agentbus.wire.ids import unb64
 
-    return find_url().root if root is None else unb64(root.rpartition("#")[2].partition(".")[0], 32)
+    if root is None:
+        return find_url().root
+    try:
+        return unb64(root.rpartition("#")[2].partition(".")[0], 32)
+    except Malformed as error:
+        text = f"{root!r} is no thumbprint: 43 characters, as in a bus URL between the # and the dot"
+        raise ConfigError("config.no_root", text) from error
 
 
 def root_option(command: Any) -> Any:
@@ -39,11 +46,18 @@ def root_option(command: Any) -> Any:
 @root_option
 @json_option
 def check(file: Path, root: str | None, as_json: bool) -> None:
-    """Verify an evidence FILE offline: the receipt of a retirement, or two histories of one directory."""
+    """Verify an evidence FILE offline.
+
+    It is the receipt of a retirement, an entry of the log with its proof, or two histories of one directory.
+    """
     from agentbus.directory import evidence
 
     found = evidence.check(file.read_text("utf-8"), pinned(root))
-    text = "\n".join(f"{key:12} {value}" for key, value in found.items())
+    shown = {**found, "instant": _iso(found["instant"])} if "instant" in found else found
+    lines = (
+        f"{key:12} {', '.join(map(str, value)) if isinstance(value, list) else value}" for key, value in shown.items()
+    )
+    text = "\n".join(lines)
     say({"ok": True, **found}, f"good evidence\n{text}", as_json=as_json)
 
 
@@ -54,7 +68,10 @@ def check(file: Path, root: str | None, as_json: bool) -> None:
               help="A node's log folder: its copy of the directory's log.")  # fmt: skip
 @json_option
 def prove(entry: int, to: Path, folder: Path, as_json: bool) -> None:
-    """Write into FILE that ENTRY, by its number, is in the directory's log. `agentbus directory check` verifies it."""
+    """Prove that an entry is in the directory's log.
+
+    ENTRY is its number. Whoever has the pin verifies FILE with `agentbus directory check`.
+    """
     import json
 
     from agentbus.directory import evidence, survival
@@ -102,7 +119,7 @@ def _now() -> int:
 @root_key_option
 @json_option
 def rotate_online(data: Path | None, root_key: Path | None, as_json: bool) -> None:
-    """New online keys for a stopped directory, introduced by the root key, under the same bus URL."""
+    """Make new online keys for a stopped directory. The root key introduces them; the bus URL stays."""
     from agentbus.directory import survival
     from agentbus.wire.ids import b64
 
@@ -122,7 +139,10 @@ def rotate_online(data: Path | None, root_key: Path | None, as_json: bool) -> No
 @data_option
 @json_option
 def operator(data: Path | None, as_json: bool) -> None:
-    """A new key for user/operator, whose key was lost: ends its epoch. On a stopped directory's own machine."""
+    """Make a new key for user/operator, whose key was lost.
+
+    It ends the old key's epoch. On the directory's own machine, while it is stopped.
+    """
     from agentbus.directory import life
     from agentbus.home import key_path
     from agentbus.host import make_operator
@@ -149,7 +169,10 @@ def operator(data: Path | None, as_json: bool) -> None:
 @data_option
 @json_option
 def backup(to: Path, with_root_key: bool, data: Path | None, as_json: bool) -> None:
-    """Copy log and online keys into the new folder TO, while the directory runs or not. Guard it like the original."""
+    """Copy log and online keys into the new folder TO.
+
+    The directory may run meanwhile. Guard the copy like the original.
+    """
     from agentbus.directory import survival
 
     count = survival.back_up(_data(data).folder, to, root=with_root_key)
@@ -161,7 +184,10 @@ def backup(to: Path, with_root_key: bool, data: Path | None, as_json: bool) -> N
 @data_option
 @json_option
 def recover(mirrors: tuple[Path, ...], data: Path | None, as_json: bool) -> None:
-    """Continue a stopped directory's log, restored from a backup, with what MIRRORS (nodes' log folders) kept of it."""
+    """Continue a restored log with what nodes kept of it.
+
+    The directory is stopped. MIRRORS are nodes' log folders.
+    """
     from agentbus.directory import survival
 
     with _data(data) as folder:
@@ -179,9 +205,10 @@ def recover(mirrors: tuple[Path, ...], data: Path | None, as_json: bool) -> None
 @root_option
 @json_option
 def rebuild(folder: Path | None, root: str | None, as_json: bool) -> None:
-    """Fold the log in FOLDER (a directory, a backup or a node's mirror) from the pinned root, and say what it leads to.
+    """Fold a directory's log from the pinned root.
 
-    Two logs that print the same state are the same directory.
+    FOLDER is a directory's data, a backup or a node's log folder. What it leads to is printed with a digest. Two logs
+    that print the same state are the same directory.
     """
     import time
 
@@ -213,9 +240,10 @@ def rebuild(folder: Path | None, root: str | None, as_json: bool) -> None:
 @root_option
 @json_option
 def key(key_id: str, folder: Path | None, at: str, known_at: str | None, root: str | None, as_json: bool) -> None:
-    """Whether a signature of KEY counted at an instant, by what was known at another. Exit 1: it did not.
+    """Say whether a signature of KEY counted at an instant.
 
-    FOLDER is a directory's data, a backup or a node's log folder.
+    Judged by what was known at another (--known-at). Exit 1: it did not. FOLDER is a directory's data, a backup or a
+    node's log folder.
     """
     from datetime import UTC, datetime
 

@@ -42,7 +42,7 @@ def create(
     to: str, scopes: tuple[str, ...], targets: tuple[str, ...], expires_in: float, depth: int, purpose: str, pin: bool,
     out: Path | None, name: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Sign a root grant to AGENT with the user's own key, and keep it here."""
+    """Sign a root grant to AGENT, and keep it here. The user's own key signs it."""
 
     async def work() -> Authority:
         async with open_bus(name, listen="") as bus:
@@ -86,7 +86,7 @@ def list_grants(user: str | None, every: bool, name: str | None, as_json: bool) 
 @as_option
 @json_option
 def show(which: str, name: str | None, as_json: bool) -> None:
-    """A grant as a tree, with what each link narrowed, and whether it holds."""
+    """Draw a grant, what each link narrowed, and whether it holds."""
     authority = open_grant(which)
     (state,), why = run_async(_states([authority], name))
     lines = [
@@ -113,9 +113,10 @@ def why(
     agent: str, action: str, which: str | None, scopes: tuple[str, ...], required: tuple[str, ...],
     facts: tuple[str, ...], name: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Which link, ceiling, right or policy decides whether AGENT may be asked for ACTION, and what would change it.
+    """Say what decides whether AGENT may be asked for ACTION.
 
-    Nothing is sent to AGENT: what it requires is what it told the directory. Exit 0 when it would be allowed.
+    Each link, ceiling, right and policy, and what would change it. ACTION is a message type. Nothing is sent to AGENT:
+    what it requires is what it told the directory. Exit 0 when it would be allowed.
     """
     given = dict(map(_fact, facts))
     held = open_grant(which) if which else None
@@ -148,7 +149,7 @@ def why(
 
 @grant.command()
 @_which
-@click.option("--reason", required=True)
+@click.option("--reason", required=True, help="It stands in the directory's log for ever.")
 @as_option
 @json_option
 def revoke(which: str, reason: str, name: str | None, as_json: bool) -> None:

@@ -49,8 +49,8 @@ def add_life(group: click.Group, kind: str) -> None:
             raise ConfigError("config.lost_key", "NAME's own key signs its rotation; --as goes with --lost-key")
         _rotate(who_of(who), duration(overlap).total_seconds(), as_json)
 
-    _add_state(group, who_of, "suspend", "suspended", "Nothing of NAME counts until it is resumed.")
-    _add_state(group, who_of, "resume", "active", "Undo a suspension.")
+    _add_state(group, who_of, "suspend", "suspended", "Pause NAME: nothing of it counts until it is resumed.")
+    _add_state(group, who_of, "resume", "active", "Undo a suspension. What runs of it is asked again within seconds.")
     if kind == "user":
         _add_state(group, who_of, "disable", "suspended", "The same as suspend.")
         _add_state(group, who_of, "enable", "active", "The same as resume.")
@@ -61,7 +61,10 @@ def add_life(group: click.Group, kind: str) -> None:
     @as_option
     @json_option
     def taint(who: str, key: str, name: str | None, as_json: bool) -> None:
-        """NAME's key was handled carelessly: it verifies on, grants nothing new, and must be rotated. Not undone."""
+        """Say that NAME's key was handled carelessly.
+
+        It verifies on, grants nothing new, and must be rotated. This is never undone.
+        """
         from agentbus.runtime.admin import Taint
 
         done = run_async(ask(name, Taint(name=who_of(who), key=key)))
@@ -74,7 +77,10 @@ def add_life(group: click.Group, kind: str) -> None:
     @as_option
     @json_option
     def compromised(who: str, since: str, key: str, name: str | None, as_json: bool) -> None:
-        """NAME's key is in other hands since INSTANT: nothing it signed from then on counts, and its epoch ends."""
+        """Say that NAME's key is in other hands since an instant.
+
+        Nothing it signed from then on counts, and its epoch ends.
+        """
         from agentbus.runtime.admin import Compromised
 
         at = instant(since, datetime.now(UTC))
@@ -88,7 +94,7 @@ def add_life(group: click.Group, kind: str) -> None:
     @as_option
     @json_option
     def revoke(who: str, reason: str, name: str | None, as_json: bool) -> None:
-        """Revoke NAME, its keys and everything that rests on them, for good."""
+        """Revoke NAME, its keys and all that rests on them, for good."""
 
         async def work() -> None:
             async with open_bus(name, listen="") as bus:
@@ -104,7 +110,7 @@ def add_life(group: click.Group, kind: str) -> None:
     @as_option
     @json_option
     def retire(who: str, reason: str, receipt: Path | None, name: str | None, as_json: bool) -> None:
-        """End NAME for good, in good order. The signed receipt of what ended: `agentbus directory check FILE`."""
+        """End NAME for good, in good order. `agentbus directory check` verifies the signed receipt of what ended."""
         from agentbus.runtime.admin import Retire
 
         found = run_async(ask(name, Retire(name=who_of(who), reason=reason))).receipt

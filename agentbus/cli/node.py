@@ -14,7 +14,7 @@ from agentbus.cli.output import json_option, say
 @click.argument("url")
 @json_option
 def init(url: str, as_json: bool) -> None:
-    """Make URL, with its pin, this account's bus."""
+    """Use the bus at URL from now on. The profile keeps URL, with its pin."""
     from agentbus.connect import BusUrl, save_profile
 
     path = save_profile(BusUrl.parse(url))

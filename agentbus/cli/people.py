@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from agentbus.cli.card import add_show_agent
+from agentbus.cli.card import add_show_agent, shown
 from agentbus.cli.life import add_life, ask, full
 from agentbus.cli.output import as_option, json_option, run_async, say
 from agentbus.errors import ConfigError
@@ -45,13 +45,13 @@ def _create(who: str, name: str | None, as_json: bool, **fields: Any) -> None:
 
 
 def _add_create(group: click.Group, kind: str) -> None:
-    @group.command("create", help=f"Create {kind} NAME and print a single-use enrolment token, good for ten minutes.")
+    @group.command("create", help=f"Create {kind} NAME, and print its enrolment token. Good once, for ten minutes.")
     @click.argument("who", metavar="NAME")
     @click.option("--purpose", default="", help="What it is for.")
     @click.option("--owner", default="", metavar="NAME", help="Who may suspend, rotate and end it (default: you).")
     @click.option("--ceiling", multiple=True, metavar="SCOPE", help="What it may ever use, whoever grants it.")
     @click.option("--may-talk-to", multiple=True, metavar="AGENT", help="Whom it may ask for itself; * for everyone.")
-    @click.option("--tag", multiple=True)
+    @click.option("--tag", multiple=True, help="To find it by, as in `bus.discover(tag=…)`.")
     @as_option
     @json_option
     def create(
@@ -73,7 +73,7 @@ def _add_create(group: click.Group, kind: str) -> None:
 @as_option
 @json_option
 def create_user(who: str, purpose: str, owner: str, right: tuple[str, ...], name: str | None, as_json: bool) -> None:
-    """Create user/NAME and print a single-use enrolment token, good for ten minutes."""
+    """Create user/NAME, and print its enrolment token. It is good once, for ten minutes."""
     _create(full("user", who), name, as_json, purpose=purpose, owner=owner, may_talk_to=["*"], rights=list(right))
 
 
@@ -105,7 +105,7 @@ def _token() -> str:
 
 
 def _add_token(group: click.Group, kind: str) -> None:
-    @group.command("token", help="Another enrolment token for NAME, who was created and has no key yet.")
+    @group.command("token", help="Make another enrolment token for NAME, who has no key yet.")
     @click.argument("who", metavar="NAME")
     @as_option
     @json_option
@@ -136,7 +136,8 @@ def _add_show(group: click.Group, kind: str) -> None:
         from agentbus.runtime.admin import Show
 
         card = run_async(ask(name, Show(name=full(kind, who))))
-        text = "\n".join(f"{key:12} {value}" for key, value in card.model_dump().items() if value not in (None, "", []))
+        lines = [f"{key:12} {shown(value)}" for key, value in card.model_dump().items() if value not in (None, "", [])]
+        text = "\n".join(lines)
         say(card.model_dump(), text, as_json=as_json)
 
 

@@ -67,9 +67,10 @@ def request(
     agent: str, type_: str, body: str, name: str | None, delegate: tuple[str, ...], scopes: tuple[str, ...],
     depth: int | None, targets: tuple[str, ...], which: str | None, stream: bool, timeout: float, as_json: bool,
 ) -> None:  # fmt: skip
-    """Ask AGENT: TYPE is the message type, JSON its fields (-: from standard input). The reply is printed as JSON.
+    """Ask AGENT, and print its reply as JSON.
 
-    A user speaks under a root grant made for this request, an agent under its standing grant.
+    TYPE is the message type, JSON its fields (-: from standard input). A user speaks under a root grant made for this
+    request, an agent under its standing grant.
     """
     from agentbus.cli.grant import open_grant
 

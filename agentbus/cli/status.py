@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @as_option
 @json_option
 def status(serving: bool, name: str | None, as_json: bool) -> None:
-    """Exit 0 when this identity is registered, and the directory reachable and fresh."""
+    """Probe the directory. Exit 0 when this identity is registered, and the directory reachable and fresh."""
     found = run_async(_status(name))
     if serving and not any(one["endpoints"] for one in found["running"]):
         raise _not_serving(found)

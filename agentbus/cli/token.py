@@ -27,12 +27,12 @@ _file = click.option("--file", "path", type=click.Path(path_type=Path), default=
 
 @click.group()
 def token() -> None:
-    """Tokens: exchange, inspect, revoke; and the outside issuers whose tokens count."""
+    """Tokens: exchange, inspect, revoke; outside issuers."""
 
 
 @token.command()
 @_file
-@click.option("--scope", "scopes", multiple=True, required=True)
+@click.option("--scope", "scopes", multiple=True, required=True, help="What is asked for.")
 @click.option("--target", "targets", multiple=True, metavar="AGENT", help="Whom it may be used with (everyone).")
 @click.option("--expires-in", type=click.FloatRange(1, 31_622_400), default=600.0, show_default=True, help="Seconds.")
 @click.option("--depth", type=click.IntRange(0, 10), default=1, show_default=True)
@@ -46,9 +46,10 @@ def exchange(
     path: Path | None, scopes: tuple[str, ...], targets: tuple[str, ...], expires_in: float, depth: int,
     consent: str | None, audience: str | None, which: str | None, out: Path | None, name: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """A user's token for a grant, or (with --audience) a grant for an access token.
+    """Exchange a user's token for a grant, or a grant for a token.
 
-    The grant is kept here and drawn; the access token is printed, and nothing else.
+    With --audience a grant is exchanged for an access token. The grant is kept here and drawn; the access token is
+    printed, and nothing else.
     """
     if audience is not None:
         made = run_async(_access(name, which, audience, scopes))
@@ -87,7 +88,7 @@ async def _access(name: str | None, which: str | None, audience: str, scopes: tu
 @as_option
 @json_option
 def inspect(path: Path | None, name: str | None, as_json: bool) -> None:
-    """What an access token is worth now, by the directory's word (RFC 7662). Exit 0 when it counts."""
+    """Ask what an access token is worth now (RFC 7662). Exit 0 when it counts."""
     found = run_async(_ask("inspect", _read(path), name))
     lines = [f"{key:12} {value}" for key, value in found.items()]
     say(found, "\n".join(lines), as_json=as_json)
@@ -109,7 +110,7 @@ def revoke(path: Path | None, name: str | None, as_json: bool) -> None:
 @as_option
 @json_option
 def keys(name: str | None, as_json: bool) -> None:
-    """The key set that verifies access tokens issued here (RFC 7517)."""
+    """Print the key set that verifies access tokens (RFC 7517)."""
     from agentbus.runtime.exchange import TokenKeys
 
     found = run_async(_request(name, TokenKeys())).model_dump()
@@ -118,7 +119,7 @@ def keys(name: str | None, as_json: bool) -> None:
 
 @token.group()
 def issuer() -> None:
-    """Outside issuers whose tokens count: add (again, to change one), list, end."""
+    """Outside issuers whose tokens count: add, list, end."""
 
 
 @issuer.command()
@@ -172,7 +173,7 @@ def list_issuers(name: str | None, as_json: bool) -> None:
 @as_option
 @json_option
 def end(name_of: str, name: str | None, as_json: bool) -> None:
-    """Let no token of ISSUER count any more, nor any authority that rests on one."""
+    """Let no token of ISSUER count any more. Any authority that rests on one ends, too."""
     from agentbus.runtime.exchange import EndIssuer
 
     _say_rules(run_async(_request(name, EndIssuer(issuer=name_of))), as_json)

@@ -109,9 +109,8 @@ class Caller:
             Backpressure, Denied, Rejected, Unavailable, Problem.
         """
         if not isinstance(message, Request):
-            raise ProgrammingError(
-                "usage.no_reply_type", f"{type(message).__name__} is no Request[Reply]; send it instead"
-            )
+            todo = "send it instead" if isinstance(message, BaseModel) else "ask with an instance of one"
+            raise ProgrammingError("usage.no_reply_type", f"{type(message).__name__} is no Request[Reply]; {todo}")
         event = await self._once(Kind.REQUEST, to, message, timeout, delegate)
         return cast(R, decode_answer(answer_type(type(message)), event.message.body))
 

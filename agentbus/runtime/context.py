@@ -99,7 +99,8 @@ class Context(Caller, Generic[S]):
         if self._handed is None:
             raise Denied(
                 "denied.nothing_handed_over",
-                f"{self.sender.short} handed nothing over; it passes delegate=[…], or speak for yourself with ctx.bus",
+                f"{self.sender.short} handed nothing over to ask others with: it has to pass delegate=[…]; "
+                "a handler that asks for itself uses ctx.bus",
             )
         return self._handed
 

@@ -78,9 +78,8 @@ class Finder:
         if self._source.trust.principal(who) is None:
             await self._source.refresh()
             if self._source.trust.principal(who) is None:
-                raise AgentNotFound(
-                    "agent.not_found", f"nobody is called {who.short}; `agentbus agent list` shows who is"
-                )
+                todo = "`agentbus agent list` shows who is; a local bus knows whom it serves"
+                raise AgentNotFound("agent.not_found", f"nobody is called {who.short}; {todo}")
         if not self.running(who):
             await self._source.find(principals=[who])
         found = self.known(who)

@@ -136,7 +136,10 @@ def encode_answer(of: Any, value: Any) -> bytes:
         checked = adapter(of).validate_python(value)
         return adapter(of).dump_json(checked)
     except ValidationError as error:
-        raise ReplyInvalid("reply.invalid", "the handler returned something else than the reply it declares") from error
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        text = f"the handler returned {type(value).__name__}, and declares {getattr(of, '__name__', of)}"
+        raise ReplyInvalid("reply.invalid", f"{text}: {where or 'it'}: {first['type']}") from error
 
 
 def _errors(error: ValidationError) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ QUESTION = "How does the with statement decide whether to suppress an exception?
 @click.option("--data", type=click.Path(path_type=Path), default=None, help="Keep the logs here (a new folder).")
 @json_option
 def demo(corpus: Path | None, question: str, data: Path | None, as_json: bool) -> None:
-    """The whole story in one run: a question, a chain of authority, attacks, logs that prove it."""
+    """See the whole story in one run. A question, a chain of authority, attacks, logs that prove what happened."""
     from agentbus.cli.demo.corpus import load
     from agentbus.cli.demo.story import Story
     from agentbus.errors import ConfigError

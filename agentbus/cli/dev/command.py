@@ -25,9 +25,10 @@ from agentbus.cli.output import json_option, run_async
 )
 @json_option
 def dev(files: tuple[str, ...], data: Path | None, port: int, scopes: tuple[str, ...], as_json: bool) -> None:
-    """Serve the agents of FILE with a directory of their own, and serve them again whenever it is saved.
+    """Serve the agents of FILE, and again whenever it is saved.
 
-    Everything is one process on loopback. Everybody may ask everybody, with all the scopes that the handlers declare.
+    They get a directory, keys and a user, user/alice, of their own. Everything is one process on loopback. Everybody
+    may ask everybody, with all the scopes that the handlers declare.
     """
     from agentbus.cli.dev.load import Target
     from agentbus.cli.dev.loop import Dev

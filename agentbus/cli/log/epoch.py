@@ -14,9 +14,10 @@ from agentbus.cli.output import json_option, say
 @click.argument("path", metavar="DIR", type=FOLDER)
 @json_option
 def epoch(path: Path, as_json: bool) -> None:
-    """End this epoch of a node's log: it is kept whole in DIR/epochs, and the node's next start begins a new one.
+    """End this epoch of a node's log, and let a new one begin.
 
-    For a log that is damaged or forked. Its node must not run. Peers see that the epoch changed.
+    It is kept whole in DIR/epochs, and the node's next start begins the next. For a log that is damaged or forked. Its
+    node must not run. Peers see that the epoch changed.
     """
     from agentbus.log.read import read_log
     from agentbus.logstore.epochs import current_epoch, end_epoch

@@ -22,7 +22,10 @@ from agentbus.cli.output import json_option, say
 def prove(
     path: Path, message: str, directory: Path, root: str | None, without_body: bool, out: Path | None, as_json: bool
 ) -> None:
-    """Write one file that proves MESSAGE (its id, digest or position) and reveals no other message."""
+    """Write one file that proves MESSAGE, and no other.
+
+    MESSAGE is its id, its digest or its position in the log.
+    """
     from agentbus.audit import read_events
     from agentbus.log.messageproof import check_message_proof, prove_message
     from agentbus.log.read import read_log
@@ -46,7 +49,7 @@ def prove(
 @root_option
 @json_option
 def check_proof(file: Path, root: str | None, as_json: bool) -> None:
-    """Judge a proof offline: nothing but FILE and the pinned root key is read. Exit 1 if it does not hold."""
+    """Judge a proof offline. Nothing but FILE and the pinned root key is read. Exit 1 if it does not hold."""
     from agentbus.cli.log.verify import verdict_lines
     from agentbus.log.messageproof import check_message_proof
     from agentbus.wire.ids import unb64

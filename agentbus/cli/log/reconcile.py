@@ -18,9 +18,10 @@ _SHOWN = 50
 @click.option("--all", "everything", is_flag=True, help="List what is explained, too.")
 @json_option
 def reconcile(paths: tuple[Path, ...], directory: Path, root: str | None, everything: bool, as_json: bool) -> None:
-    """Join the logs of several nodes: lost, unreceipted, denied, extra and reordered messages, and whose fault it is.
+    """Join the logs of several nodes, and say whose fault it is.
 
-    Exit 1 if the logs do not agree, or if a verdict on one of them is negative.
+    Lists messages that were lost, unreceipted, denied, extra or reordered, and who is to blame, or that nobody can
+    tell. Exit 1 if the logs do not agree, or if a verdict on one of them is negative.
     """
     from agentbus.audit import Evidence
 

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 @as_option
 @json_option
 def redact(path: Path, message: str, reason: str, here_only: bool, name: str | None, as_json: bool) -> None:
-    """Erase the body of MESSAGE (its id, digest or position); the record of it stays, and still verifies.
+    """Erase the body of MESSAGE; its record still verifies.
 
-    The other party of the message is asked by a signed request, whose answer is on the record. Where the node of this
-    log runs, it is asked as well. Exit 1 if somebody did not erase it.
+    MESSAGE is its id, its digest or its position in the log. The other party of the message is asked by a signed
+    request, whose answer is on the record. Where the node of this log runs, it is asked as well. Exit 1 if somebody did
+    not erase it.
     """
     from agentbus.log.messageproof import find_message
     from agentbus.log.read import read_log

@@ -27,7 +27,8 @@ CODES: Final = {
     "--mode", type=click.Choice(["stub", "live", "shadow"]), default="stub", show_default=True,
     help="stub: recorded results in, the same bytes out. shadow: the same for another version. live: call again.",
 )  # fmt: skip
-@click.option("--timing", default="instant", show_default=True, metavar="instant|original|xN")
+@click.option("--timing", default="instant", show_default=True, metavar="instant|original|xN",
+              help="As fast as it goes, with the recorded pauses, or N times as fast.")  # fmt: skip
 @click.option("--compare", default=None, metavar="MODULE:FUNCTION", help="Decides what means the same (live, shadow).")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Write JUnit XML here.")
 @click.option(
@@ -39,10 +40,10 @@ def replay(
     path: Path, target: str, mode: Any, timing: str, compare: str | None, junit: Path | None,
     directory: Path | None, root: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Deliver the messages that an agent took once more, and compare its answers; exit 1 if any differs.
+    """Deliver what an agent took once more, and compare.
 
-    The log is verified first. Nothing is sent: other agents answer as recorded, and but for live mode this process
-    has no network.
+    Exit 1 if an answer differs. The log is verified first. Nothing is sent: other agents answer as recorded, and but
+    for live mode this process has no network.
     """
     from agentbus.cli.target import load_agent
     from agentbus.replay import replay as run

@@ -20,9 +20,10 @@ from agentbus.cli.output import json_option, say
 def report(
     paths: tuple[Path, ...], directory: Path, root: str | None, out: Path, without_bodies: bool, as_json: bool
 ) -> None:
-    """Write one HTML page: verdicts, problems, who asked whom, a timeline and every conversation.
+    """Write one HTML page for somebody who was not there.
 
-    It fetches nothing and runs nothing. Exit 1 if a verdict is negative; the page says why.
+    Verdicts, problems, who asked whom, a timeline and every conversation. It fetches nothing and runs nothing. Exit 1
+    if a verdict is negative; the page says why.
     """
     from agentbus.audit import Evidence
     from agentbus.audit.page import report_page
@@ -52,9 +53,10 @@ def report(
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
 @json_option
 def export(paths: tuple[Path, ...], directory: Path, root: str | None, out: Path, as_json: bool) -> None:
-    """Write a folder that holds all an auditor needs: logs, the directory's log, and messages as JSON Lines.
+    """Write a folder that holds all an auditor needs.
 
-    Exit 1 if a verdict is negative; the folder is written nevertheless.
+    Logs, the directory's log, and messages as JSON Lines. Exit 1 if a verdict is negative; the folder is written
+    nevertheless.
     """
     from agentbus.audit import Evidence
     from agentbus.audit.export import export as write

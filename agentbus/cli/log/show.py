@@ -32,7 +32,7 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 @click.option("--conversation", default=None, metavar="HEX", help="Its id, or the beginning of it.")
 @click.option("--accepted/--refused", default=None, help="Only what was received, and accepted or refused.")
 @click.option("--since", default=None, metavar="TIME", help="2026-01-01T12:00, or 15m for fifteen minutes ago.")
-@click.option("--until", default=None, metavar="TIME")
+@click.option("--until", default=None, metavar="TIME", help="The same, for the end.")
 @click.option("--last", type=click.IntRange(1), default=None, metavar="N", help="The newest N of them.")
 @click.option("--body", "bodies", is_flag=True, help="Show bodies as well.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is written from now on, until interrupted.")
@@ -41,7 +41,10 @@ def show(
     paths: tuple[Path, ...], directory: Path, root: str | None, since: str | None, until: str | None,
     last: int | None, bodies: bool, follow: bool, as_json: bool, **filters: Any,
 ) -> None:  # fmt: skip
-    """The messages in the logs, one a line, after verifying them; exit 1 if a verdict is negative."""
+    """Show the messages in the logs, one a line.
+
+    The logs are verified first; exit 1 if a verdict is negative.
+    """
     from agentbus.audit import Evidence
 
     now = time.time_ns() // 1000

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 @evidence_options
 @json_option
 def verify(paths: tuple[Path, ...], directory: Path, root: str | None, as_json: bool) -> None:
-    """One line for each verdict; exit 1 if any is negative.
+    """Verify logs offline, one line for each verdict.
 
-    Logs of several nodes are judged together: what each keeps of the others is evidence about them.
+    Exit 1 if any is negative. Logs of several nodes are judged together: what each keeps of the others is evidence
+    about them.
     """
     from agentbus.audit import Evidence
 
