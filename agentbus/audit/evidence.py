@@ -144,10 +144,10 @@ class Evidence:
 
     def _notes(self, logs: dict[str, LogFolder]) -> Notes:
         """The checkpoints of any log that any of the logs keeps."""
-        log_keys: dict[str, list[bytes]] = {}
+        log_keys: dict[str, list[tuple[str, bytes]]] = {}
         for log in logs.values():
             for instance in Statements(statement_blobs(log), self._history):
-                log_keys.setdefault(instance.node, []).append(instance.log_key)
+                log_keys.setdefault(instance.node, []).append((instance.principal, instance.log_key))
         notes = Notes(log_keys)
         for name, log in logs.items():
             for position, note, instant in log.notes():

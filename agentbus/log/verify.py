@@ -22,7 +22,7 @@ from agentbus.log.read import LogFolder, Unit
 from agentbus.log.report import Report, Tally, Verdict
 from agentbus.log.sweep import UNIT, Sweep, statement_blobs
 from agentbus.log.tiles import WIDTH, TileTree, tile_path
-from agentbus.log.witness import Held, forward_dated, judge_notes
+from agentbus.log.witness import Held, count_for, forward_dated, judge_notes
 from agentbus.wire.ids import b64
 
 Parts = Callable[[Sequence[Unit], Sequence[int]], Iterable[Part]]
@@ -74,8 +74,11 @@ class Verification:
             self._groups.append(group)
         self._check_checkpoint()
         covered = self._log.said.size if self._log.said else 0
-        forked, truncated = judge_notes(self._held, entries=found.entries, covered=covered, root_at=self.root_at)
-        for text in forward_dated(self._held, found.latest_at):
+        held = count_for(self._held, {instance.partition("#")[0] for instance, to in found.runs if not to})
+        forked, truncated = judge_notes(
+            held, entries=found.entries, covered=covered, root_at=self.root_at, strange=len(self._held) - len(held)
+        )
+        for text in forward_dated(held, found.latest_at):
             found.judged.setdefault("KEY-VALID", Tally()).problem(text)
         mine = {
             "INTACT": self._intact_verdict(),

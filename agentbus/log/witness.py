@@ -2,12 +2,14 @@
 
 Rule 1: evidence is a note that the log's own key signed. What somebody merely says about a log is none.
 Rule 2: two notes of one origin that cannot both be prefixes of one history are a fork, whoever holds the log.
-Rule 3: notes cover what they are about. What lies behind the largest of them is named, never called good.
+Rule 3: a node's name is anybody's to write into a statement, so a note counts against a log only where a principal that
+speaks in that log named the key; another's key under the same name is said, and blames nobody.
+Rule 4: notes cover what they are about. What lies behind the largest of them is named, never called good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from agentbus.crypto.keys import checked_key
@@ -26,6 +28,7 @@ class Held(NamedTuple):
     note: bytes
     said: Checkpoint
     instant: int | None = None  # when its holder had it, by the holder's clock
+    by: frozenset[str] = frozenset()  # the principals whose statements name its key for this node
 
     @property
     def where(self) -> str:
@@ -37,26 +40,29 @@ class Notes:
     """Notes of many logs, each under a key that an instance statement names for its node.
 
     Args:
-        log_keys: From a node's name to the log keys that instance statements name for it.
+        log_keys: From a node's name to the log keys that instance statements name for it, and whose statements.
     """
 
-    def __init__(self, log_keys: Mapping[str, Iterable[bytes]]) -> None:
-        self._keys = {node: set(keys) for node, keys in log_keys.items()}
-        self._held: dict[str, dict[tuple[int, bytes], Held]] = {}
+    def __init__(self, log_keys: Mapping[str, Iterable[tuple[str, bytes]]]) -> None:
+        self._keys: dict[str, dict[bytes, set[str]]] = {}
+        for node, named in log_keys.items():
+            for who, key in named:
+                self._keys.setdefault(node, {}).setdefault(key, set()).add(who)
+        self._held: dict[str, dict[tuple[int, bytes, bytes], Held]] = {}
 
     def add(self, holder: str, position: int | None, note: bytes, instant: int | None = None) -> None:
         """A note that ``holder`` keeps; one that no log key signed is no evidence and is left out."""
         try:
             said = read_checkpoint(note)
             mine = self._held.setdefault(said.origin, {})
-            if (said.size, said.root) in mine:
-                return
-            for key in self._keys.get(parse_origin(said.origin).node, ()):
+            for key, by in self._keys.get(parse_origin(said.origin).node, {}).items():
+                if (said.size, said.root, key) in mine:
+                    continue
                 try:
                     verify_checkpoint(note, said.origin, checked_key(key))
                 except AgentBusError:
                     continue
-                mine[said.size, said.root] = Held(holder, position, note, said, instant)
+                mine[said.size, said.root, key] = Held(holder, position, note, said, instant, frozenset(by))
                 return
         except AgentBusError:
             return
@@ -74,12 +80,24 @@ class Notes:
         found = []
         for origin in sorted(set(self._held) - set(but)):
             held = self.of(origin)
-            for one, two in zip(held, held[1:], strict=False):
-                if one.said.size == two.said.size:
-                    found.append(
-                        f"{origin} signed two histories of {one.said.size} entries: {one.where} and {two.where}"
-                    )
+            for who in sorted({who for one in held for who in one.by}):
+                mine = [one for one in held if who in one.by]
+                found += [
+                    f"{origin}, under a key of {who}, signed two histories of {one.said.size} entries:"
+                    f" {one.where} and {two.where}"
+                    for one, two in zip(mine, mine[1:], strict=False)
+                    if _contradict(one, two)
+                ]
         return found
+
+
+def _contradict(one: Held, two: Held) -> bool:
+    return one.said.size == two.said.size and one.said.root != two.said.root
+
+
+def count_for(held: Iterable[Held], speakers: Collection[str]) -> list[Held]:
+    """The notes that count for a log in which these principals speak; all, where nobody does."""
+    return [one for one in held if not speakers or not one.by.isdisjoint(speakers)]
 
 
 def forward_dated(held: Iterable[Held], latest_at: Mapping[int, int]) -> list[str]:
@@ -94,7 +112,7 @@ def forward_dated(held: Iterable[Held], latest_at: Mapping[int, int]) -> list[st
 
 
 def judge_notes(
-    held: list[Held], *, entries: int, covered: int, root_at: Callable[[int], bytes | None]
+    held: list[Held], *, entries: int, covered: int, root_at: Callable[[int], bytes | None], strange: int = 0
 ) -> tuple[Verdict, Verdict]:
     """NOT-FORKED and NOT-TRUNCATED of one log.
 
@@ -103,9 +121,12 @@ def judge_notes(
         entries: How many it has here.
         covered: How many its own checkpoint covers.
         root_at: The root over so many of its entries as they are here; None where damage makes that unknowable.
+        strange: How many more were signed by keys that only principals who do not speak in it name.
     """
     nobody = "nobody's log that was given holds a checkpoint of it"
+    apart = [f"{strange} checkpoints under keys of principals that do not speak in it do not count"] if strange else []
     if not held:
+        nobody = "; ".join([nobody, *apart])
         return Verdict(None, reason=nobody), Verdict(None, reason=nobody)
     forked, cut = Tally(), Tally()
     unknown = 0
@@ -122,10 +143,10 @@ def judge_notes(
         if root != one.said.root:
             forked.problem(f"{one.where} has a checkpoint over {one.said.size} entries with another root")
     for one, two in zip(held, held[1:], strict=False):
-        if one.said.size == two.said.size:
+        if _contradict(one, two):
             forked.problem(f"two histories of {one.said.size} entries were signed: {one.where} and {two.where}")
     most = min(held[-1].said.size, entries)
     reasons = [f"{entries - most} entries behind it are not covered"] if most < max(entries, covered) else []
     reasons += [f"{unknown} checkpoints not compared, for records under them are damaged"] if unknown else []
-    reason = "; ".join([f"others' newest checkpoint is over {held[-1].said.size} entries", *reasons])
+    reason = "; ".join([f"others' newest checkpoint is over {held[-1].said.size} entries", *reasons, *apart])
     return forked.verdict(nothing="no checkpoint could be compared", reason=reason), cut.verdict(reason=reason)

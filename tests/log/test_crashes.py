@@ -106,7 +106,7 @@ class Bench:
             notes.append(log.checkpoint())
         finally:
             log.close()
-        held = Notes({"carol": [self.lab.key.public.raw]})
+        held = Notes({"carol": [(self.lab.world["carol"].id, self.lab.key.public.raw)]})
         for at, note in enumerate([*notes, (folder / "checkpoint").read_bytes()]):
             held.add("peer", at, note)
         assert [read_checkpoint(note).size for note in notes] == sorted(read_checkpoint(note).size for note in notes)

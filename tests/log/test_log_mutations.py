@@ -50,7 +50,7 @@ class Scene:
         """What an auditor says who was given this log and has these notes of it."""
         self.count += 1
         folder = rebuild(self.folder, self.work / str(self.count), entries, note, covered)
-        notes = Notes({"carol": [self.lab.key.public.raw]})
+        notes = Notes({"carol": [(self.lab.world["carol"].id, self.lab.key.public.raw)]})
         for at, one in enumerate(held):
             notes.add("dave", at, one)
         return Verification(read_log(folder), self.history, notes.of(ORIGIN)).run()

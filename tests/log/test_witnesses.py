@@ -81,6 +81,22 @@ def test_a_note_that_the_log_key_did_not_sign_is_no_evidence(lab: Lab, data: Pat
     assert found["NOT-FORKED"] is None and found["NOT-TRUNCATED"] is None
 
 
+def test_nobody_frames_a_log_by_giving_its_nodes_name_to_a_key_of_its_own(lab: Lab, data: Path) -> None:
+    """Dave's own statement says that his node is called carol, too; with that key he signs what he likes."""
+    mallory = SigningKey(b"m" * 32)
+    lab.restart("dave", node="carol", log_key=mallory.public.raw)
+    erin = lab.open_peer(data / "erin", "erin")
+    erin.put_blob(lab.statements["dave"])
+    lab.keep(erin, *(sign_checkpoint(ORIGIN, size, root * 32, mallory) for size, root in ((14, b"r"), (10**9, b"s"))))
+    erin.close()
+    found = judged(lab, data, "carol", "erin")
+    assert found["NOT-FORKED"] is None and found["NOT-TRUNCATED"] is None
+    evidence = Evidence.open(data / "carol", data / "erin", directory=data / "directory", root=lab.world.root.id)
+    assert "2 checkpoints under keys of principals that do not speak in it" in evidence.verify()["NOT-FORKED"].reason
+    with_dave = judged(lab, data, "carol-7", "dave", "erin")
+    assert with_dave["NOT-FORKED"] and with_dave["NOT-TRUNCATED"] is False  # what carol's own key signed counts on
+
+
 def test_several_processes_say_what_one_says(lab: Lab, data: Path, tmp_path: Path) -> None:
     """A log of more than two parts, with a fault in each of two of them."""
     log = lab.open(tmp_path / "long")
