@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def serve_again(desk: Desk) -> Any:  # noqa: F811
 
 
 def rows(desk: Desk, *nodes: str) -> list[dict[str, Any]]:  # noqa: F811
-    import json
+
 
     text = desk.run("log", "show", *(f"logs/{node}" for node in nodes), "--directory", "data/directory", "--json")
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
@@ -103,3 +104,25 @@ def until_changed(path: Path, before: bytes) -> None:
         if path.read_bytes() != before:
             return
         time.sleep(0.05)
+
+
+def test_a_log_is_followed_while_its_agent_serves(desk: Desk) -> None:  # noqa: F811
+    """What is written after the command started is printed as it comes, filtered as what was there before."""
+    opened(desk)
+    desk.run("request", "keeper", "Keep", '{"text": "before"}', "--as", "user/alice")
+    follower = desk.start(
+        "log", "show", "logs/keeper", "--directory", "data/directory", "--action", "Keep", "--follow", "--json"
+    )  # fmt: skip
+    assert follower.stdout is not None
+    said = follower.stdout
+
+    def row() -> Any:
+        line = said.readline()
+        assert line.startswith("{"), line
+        return json.loads(line)
+
+    seen = [row() for _ in range(2)]
+    assert [one["kind"] for one in seen] == ["request", "reply"] and "before" in seen[0]["body"]
+    desk.run("request", "keeper", "Keep", '{"text": "after"}', "--as", "user/alice")
+    seen = [row() for _ in range(2)]
+    assert [one["kind"] for one in seen] == ["request", "reply"] and "after" in seen[0]["body"]
