@@ -11,7 +11,7 @@ import click
 from agentbus.cli.limits import raise_descriptors
 from agentbus.cli.notify import notify
 from agentbus.cli.output import json_option, run_async
-from agentbus.connect import profile_path, save_profile
+from agentbus.connect import BusUrl, profile_path, save_profile
 from agentbus.errors import ConfigError
 from agentbus.home import home, key_path
 
@@ -59,7 +59,7 @@ async def _up(
     await host.open()
     try:
         make_operator(host.core, path, now=host.clock.now())
-        if host.created or not profile_path().exists():
+        if host.created or _is_ours(host.url):
             save_profile(host.url)
         url = str(host.url)
         click.echo(json.dumps({"bus": url, "domain": host.core.domain}) if as_json else f"bus {url}")
@@ -70,3 +70,14 @@ async def _up(
         notify("STOPPING=1")
     finally:
         await host.aclose()
+
+
+def _is_ours(url: BusUrl) -> bool:
+    """Whether the profile names this directory, perhaps at another address, or none at all."""
+    try:
+        known = BusUrl.parse(json.loads(profile_path().read_text("utf-8"))["url"])
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # whoever wrote it may still want to see it
+    return (known.root, known.curve_key) == (url.root, url.curve_key)

@@ -100,7 +100,7 @@ class Reconciliation:
         blamed = [str(f) for f in self.findings if f.blame == "party"]
         unclear = [f for f in self.findings if f.blame == "undecidable"]
         reasons = [
-            f"{len(unclear)} messages of which nobody can tell what became; `agentbus log reconcile` lists them"
+            f"{len(unclear)} of which nobody can tell what became; `agentbus log reconcile` lists them"
             if unclear else "",
             f"{self.unjoined} messages were to or from nodes whose logs are not here" if self.unjoined else "",
         ]  # fmt: skip

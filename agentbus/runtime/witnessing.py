@@ -146,7 +146,8 @@ class Witnessing:
                 else:
                     self._of_peer(connection, message, said, note)
             except AgentBusError as error:
-                logger.warning("a checkpoint from %s was not kept: %s", message.header.sender, error)
+                # Nobody has to act on it: processes of one identity share a key, so one is told of another's log, too.
+                logger.info("a checkpoint from %s was not kept: %s", message.header.sender, error)
 
     def _of_peer(self, connection: Connection, message: VerifiedMessage, said: Checkpoint, note: bytes) -> None:
         sender, origin = message.sender, parse_origin(said.origin)
