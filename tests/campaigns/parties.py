@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from itertools import count
 from pathlib import Path
@@ -52,10 +53,19 @@ async def send(bus: Bus, ledger: Ledger, numbers: count[int]) -> None:
 
 
 async def main() -> None:
+    """Until SIGTERM, and then in good order: a process that dies of a signal may leave half a record behind."""
     ledger, numbers = Ledger("sent"), count()
-    async with Bus.connect(identity="sender", listen="") as bus, asyncio.TaskGroup() as tasks:
-        for _ in range(AT_ONCE):
-            tasks.create_task(send(bus, ledger, numbers))
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with Bus.connect(identity="sender", listen="") as bus:
+        tasks = [asyncio.create_task(send(bus, ledger, numbers)) for _ in range(AT_ONCE)]
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done - {stopping}:
+            await task  # it never ends by itself: whatever it raised is told
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["sender"]:
