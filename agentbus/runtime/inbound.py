@@ -33,6 +33,7 @@ from agentbus.wire.limits import LIMITS, SECOND
 
 _alarms = logging.getLogger("agentbus.alarm")
 
+logger: Final = logging.getLogger("agentbus.inbound")
 LOOK_UPS: Final = 2  # the sender's statement first, then those of its chain's issuers
 LOOK_UP_RATE: Final = 20  # a second, for each connection: beyond it a message of an unknown sender is not looked up
 HELD: Final = 1024  # frames of one connection that may wait for a look-up
@@ -118,7 +119,7 @@ class Inbound:
         self._speaking.add(key)
         if self._taken < AT_ONCE and not self._turns.waiting:
             self._taken += 1
-            take(connection, frame)
+            self._give(connection, frame, take)
         elif not self._turns.push(key, (connection, frame, take), len(frame)):
             now = self._clock.now()
             self._recorder.rejected(frame, connection=connection.peer, code="backpressure.connection", now=now)
@@ -152,10 +153,20 @@ class Inbound:
             return
         self._look_around()
         for connection, frame, take in self._turns.step(AT_ONCE, crowd=self._crowd):
-            take(connection, frame)
+            self._give(connection, frame, take)
         if self._turns.waiting:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._take_turns)
+
+    def _give(self, connection: Connection, frame: bytes, take: Take) -> None:
+        """Whatever a frame makes go wrong here ends with its own connection: others' frames are judged all the same."""
+        try:
+            take(connection, frame)
+        except AgentBusError:  # this node's own trouble, such as a log that cannot be written
+            raise
+        except Exception:
+            logger.exception("a frame was more than this node could judge; its connection is dropped")
+            connection.drop()
 
     def _look_around(self) -> None:
         """Once a second: how many keys spoke in the last one."""

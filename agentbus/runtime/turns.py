@@ -90,6 +90,7 @@ class Turns(Generic[T]):
             if queue.credit < size + FIXED:  # its turn is over, or begins
                 queue.credit += QUANTUM
                 order.rotate(-1)
+                passed = 0  # it came nearer to its turn: a large frame may need several rounds
                 continue
             queue.items.popleft()
             queue.bytes -= size

@@ -141,3 +141,31 @@ async def test_who_does_not_stop_loses_its_own_connection_only(net: Any) -> None
     await net.settle(300)
     assert flood.dropped and not quiet.dropped
     assert "backpressure.connection" in net.verdicts()
+
+
+async def test_a_frame_that_nobody_can_judge_costs_its_own_connection_only(net: Any) -> None:
+    """A fault that a peer has found: the frames of others, in the same step, are judged all the same."""
+    inbound, taken = net._node.inbound, []
+    flood, quiet = _Connection(1_000_000, b"f" * 32), _Connection(2_000_000, b"q" * 32)
+
+    def take(connection: Any, frame: bytes) -> None:
+        if connection is flood:
+            raise RuntimeError
+        taken.append(frame)
+
+    for _ in range(inbound_module.AT_ONCE + 10):
+        inbound.received(flood, b"\x02" * 200, take)
+        inbound.received(quiet, b"\x02" * 200, take)
+    await net.settle(50)
+    assert len(taken) == inbound_module.AT_ONCE + 10
+    assert flood.dropped and not quiet.dropped
+
+
+@given(st.integers(1, 40))
+def test_a_large_frame_comes_out_of_a_crowd_in_one_step(quanta: int) -> None:
+    turns: Turns[str] = Turns()
+    for _ in range(FRAMES):
+        turns.push("flood", "flood", 500)
+    turns.step(64, crowd=True)
+    turns.push("quiet", "quiet", quanta * QUANTUM)
+    assert "quiet" in turns.step(64, crowd=True)
