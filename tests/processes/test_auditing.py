@@ -104,25 +104,3 @@ def until_changed(path: Path, before: bytes) -> None:
         if path.read_bytes() != before:
             return
         time.sleep(0.05)
-
-
-def test_a_log_is_followed_while_its_agent_serves(desk: Desk) -> None:  # noqa: F811
-    """What is written after the command started is printed as it comes, filtered as what was there before."""
-    opened(desk)
-    desk.run("request", "keeper", "Keep", '{"text": "before"}', "--as", "user/alice")
-    follower = desk.start(
-        "log", "show", "logs/keeper", "--directory", "data/directory", "--action", "Keep", "--follow", "--json"
-    )  # fmt: skip
-    assert follower.stdout is not None
-    said = follower.stdout
-
-    def row() -> Any:
-        line = said.readline()
-        assert line.startswith("{"), line
-        return json.loads(line)
-
-    seen = [row() for _ in range(2)]
-    assert [one["kind"] for one in seen] == ["request", "reply"] and "before" in seen[0]["body"]
-    desk.run("request", "keeper", "Keep", '{"text": "after"}', "--as", "user/alice")
-    seen = [row() for _ in range(2)]
-    assert [one["kind"] for one in seen] == ["request", "reply"] and "after" in seen[0]["body"]
