@@ -138,7 +138,7 @@ class LocalBus(Bus):
         voice = next((v for v in node.voices if v.identity.id == who), None)
         if voice is None:
             key, instance, statement = node.voices.introduce(identity, self._entropy(16))
-            chain = core.publish(statement, now=now, link_id=self._entropy(16))
+            chain = core.presence.publish(statement, now=now, link_id=self._entropy(16))
             voice = node.voices.seat(identity, key, instance, statement, chain)
         root = user_root(
             who, identity.key, voice.instance.epoch, scopes, now=now, expires=now + lifetime(expires_in),

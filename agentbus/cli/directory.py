@@ -119,13 +119,16 @@ def _now() -> int:
 @root_key_option
 @json_option
 def rotate_online(data: Path | None, root_key: Path | None, as_json: bool) -> None:
-    """Make new online keys for a stopped directory. The root key introduces them; the bus URL stays."""
+    """Make new online keys for a stopped directory. The root key introduces them; the bus URL stays.
+
+    Also where the present ones were lost, and those of an older backup are here.
+    """
     from agentbus.directory import survival
     from agentbus.wire.ids import b64
 
     with _data(data) as folder:
         root = folder.keyring.root(root_key)
-        core = folder.load(now=_now())
+        core = folder.load(now=_now(), keys_lost=True)
         try:
             keys = survival.rotate_online(folder, core, root, now=_now())
         finally:
@@ -191,7 +194,7 @@ def recover(mirrors: tuple[Path, ...], data: Path | None, as_json: bool) -> None
     from agentbus.directory import survival
 
     with _data(data) as folder:
-        core = folder.load(now=_now())
+        core = folder.load(now=_now(), keys_lost=True)
         try:
             added = survival.recover(core, mirrors, now=_now())
             size = core.trust.size

@@ -43,7 +43,7 @@ from agentbus.delegation.statements import (
 )
 from agentbus.errors import BadSignature, InvalidKey, Malformed, Rejected
 from agentbus.wire.codec import unpack_array
-from agentbus.wire.ids import PrincipalId, b64, parse_id
+from agentbus.wire.ids import NODE_NAME, PrincipalId, b64, parse_id
 from agentbus.wire.limits import LIMITS, SECOND
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ CODES: Final = {
     "reject.statement_invalid": "A statement contradicts what the directory's log says so far.",
     "reject.possession": "A key's registration does not prove that its holder has the key.",
     "reject.rotation": "A rotation is not signed by both keys, is too old, or its old key has no right to a successor.",
+    "reject.node_name": "An instance says that it lives in a node whose name belongs to another principal.",
     "reject.key_closed": "A key signed something new after its successor took over or it was tainted.",
 }
 
@@ -79,6 +80,7 @@ class Fold:
         self.principals: Draft[str, Principal] = Overlay.of(trust.principals).draft()
         self.keys: Draft[bytes, IdentityKey] = Overlay.of(trust.keys).draft()
         self.curve_keys: Draft[bytes, PrincipalId] = Overlay.of(trust.curve_keys).draft()
+        self.nodes: Draft[str, PrincipalId] = Overlay.of(trust.nodes).draft()
         self.revoked: Draft[tuple[str, bytes], Revocation] = Overlay.of(trust.revoked).draft()
         self.issuers = trust.issuers
         self.consents: Draft[int, Consent] = Overlay.of(trust.consents).draft()
@@ -101,6 +103,7 @@ class Fold:
             principals=self.principals.freeze(),
             keys=self.keys.freeze(),
             curve_keys=self.curve_keys.freeze(),
+            nodes=self.nodes.freeze(),
             revoked=self.revoked.freeze(),
             issuers=self.issuers,
             consents=self.consents.freeze(),
@@ -235,7 +238,18 @@ class Fold:
     def _amend(self, event: KeyEvent) -> None:
         old = self.principals[event.subject]
         made = decode_record(old.id, event.payload)
-        self.principals[old.id] = replace(made, state=old.state, epoch=old.epoch, keys=old.keys, history=old.history)
+        self.principals[old.id] = replace(
+            old, owner=made.owner, purpose=made.purpose, ceiling=made.ceiling, may_talk_to=made.may_talk_to,
+            rights=made.rights, tags=made.tags,
+        )  # fmt: skip
+
+    def _node(self, event: KeyEvent) -> None:
+        (name,) = event.payload
+        owner = self.principals[event.subject]
+        if not NODE_NAME.fullmatch(name) or name in self.nodes or owner.state == "pending":
+            raise Rejected("reject.statement_invalid", f"no name of a node, or one that has an owner: {name[:80]!r}")
+        self.nodes[name] = owner.id
+        self.principals[owner.id] = replace(owner, nodes=(*owner.nodes, name))
 
     def _state(self, event: KeyEvent) -> None:
         (state,) = event.payload
@@ -269,7 +283,8 @@ class Fold:
         key, record = VerifyKey(raw), self.principals[event.subject]
         check_curve_key(curve_key)
         self._require_unseen(key)
-        if curve_key in self.curve_keys:
+        mine = record.id == directory_id(self.domain) and key.id in self.online  # its CURVE key stands in the bus URL
+        if curve_key in self.curve_keys and not (mine and self.curve_keys[curve_key] == record.id):
             raise Rejected("reject.statement_invalid", "a CURVE key was seen before")
         if record.state in ("retired", "revoked") or type(epoch) is not int or epoch != max(record.epoch, 1):
             raise Rejected("reject.statement_invalid", f"{event.subject} takes no key of epoch {epoch}")
@@ -415,6 +430,9 @@ class Fold:
             raise Rejected("reject.statement_invalid", "an instance key lives at most an hour, from now on")
         if instance.curve_key not in self.curve_keys:
             raise Rejected("reject.statement_invalid", "the CURVE key of the node is not enrolled")
+        owner = self.nodes.get(instance.node)
+        if owner is not None and owner != self.curve_keys[instance.curve_key]:
+            raise Rejected("reject.node_name", f"the node name {instance.node!r} belongs to {owner.short}")
         known = self.instances.get(key.id)
         if known is not None and known[:4] != instance[:4]:
             raise Rejected("reject.statement_invalid", "this instance key belongs to another instance")
@@ -463,6 +481,7 @@ EVENTS: Final[Mapping[str, Any]] = {
     "key": Fold._key,
     "rotate": Fold._rotate,
     "key-state": Fold._key_state,
+    "node": Fold._node,
     "state": Fold._state,
     "epoch": Fold._epoch,
     "time": Fold._time,

@@ -59,6 +59,7 @@ class Principal:
     rights: tuple[Scope, ...] | None  # a user's; None means everything, and only for user records
     tags: tuple[str, ...] = ()
     keys: tuple[bytes, ...] = ()  # ids of its identity keys, oldest first
+    nodes: tuple[str, ...] = ()  # names that its nodes have, for good
     history: tuple[Stand, ...] = ()
 
 

@@ -70,6 +70,7 @@ class Trust:
     principals: Mapping[str, Principal] = field(default_factory=_empty)
     keys: Mapping[bytes, IdentityKey] = field(default_factory=_empty)
     curve_keys: Mapping[bytes, PrincipalId] = field(default_factory=_empty)
+    nodes: Mapping[str, PrincipalId] = field(default_factory=_empty)  # whose the nodes of a name are, for good
     revoked: Mapping[tuple[str, bytes], Revocation] = field(default_factory=_empty)
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
     consents: Mapping[int, Consent] = field(default_factory=_empty)  # by index in the log, until they end

@@ -8,21 +8,21 @@ Rule 3: nothing here reads a clock or makes randomness: ``now`` and ids come in.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from agentbus.crypto.keys import CurveKey, SigningKey, VerifyKey
 from agentbus.crypto.merkle import Tree, leaf_hash
-from agentbus.crypto.note import Checkpoint, sign_note
+from agentbus.crypto.note import Checkpoint, open_checkpoint, sign_note
 from agentbus.crypto.signing import Purpose, sign, verify
-from agentbus.delegation.grant import Grant, Link, encode_chain
 from agentbus.delegation.records import Principal
 from agentbus.delegation.revoking import is_operator
 from agentbus.delegation.scope import Scope, encode_scopes, scopes
 from agentbus.delegation.statements import (
-    Instance,
     KeyEvent,
     Revocation,
     decode_signed,
@@ -31,8 +31,9 @@ from agentbus.delegation.statements import (
     enrolment_transcript,
 )
 from agentbus.delegation.trust import Trust
+from agentbus.directory.presence import Presence
 from agentbus.directory.store import Store
-from agentbus.errors import AgentBusError, BadSignature, DirectoryRefused, Rejected, Unavailable
+from agentbus.errors import AgentBusError, BadSignature, DirectoryRefused, Malformed, Rejected, Unavailable
 from agentbus.wire.ids import PrincipalId, everyone
 from agentbus.wire.limits import SECOND
 
@@ -41,8 +42,6 @@ CODES: Final = {
     "directory.unknown": "Nobody of this name is enrolled in the trust domain.",
     "directory.possession": "The enrolling party did not prove that it holds the new identity key.",
     "directory.token": "This enrolment token is unknown, used or expired; ask the operator for a new one.",
-    "directory.node_taken": "Another principal's running node has this name.",
-    "directory.no_standing": "Only a running, active instance is given a standing grant.",
     "directory.quota": "One revoker may revoke so much in an hour, and no more: all nodes have to remember it.",
     "directory.already_revoked": "This was revoked before; a revocation is never undone or repeated.",
     "directory.enrolled": "This principal has an identity key; it gets another by rotation, or after its key was lost.",
@@ -52,7 +51,7 @@ CODES: Final = {
     "directory.key_seen": "This identity or CURVE key was seen before; make new keys.",
 }
 
-STANDING_DEPTH: Final = 4
+logger: Final = logging.getLogger("agentbus.directory")
 QUOTA: Final = 1000  # revocations of one revoker in a window; each is kept by every node until its grant ends
 QUOTA_WINDOW: Final = 3600 * SECOND
 TOKEN_LIFE: Final = 600 * SECOND
@@ -96,9 +95,7 @@ class Directory:
         self._last_head = 0
         self._tree = Tree()
         self.behind = 0  # the size of a larger log that this directory signed once
-        self._gone: set[bytes] = set()  # key ids of instances that ended: no presence, yet their links still verify
-        self._nodes: dict[str, set[bytes]] = {}  # key ids of instances by their node's name
-        self.granted: dict[bytes, tuple[PrincipalId, int]] = {}  # grants it signed, by link digest: holder, end
+        self.presence = Presence(self)
         self._revoked_by: dict[str, deque[int]] = {}  # the instants of the newest revocations of each revoker
         for entry in sorted(self.trust.revoked.values(), key=lambda entry: entry.number):
             self._revoked_by.setdefault(entry.revoker, deque(maxlen=QUOTA)).append(entry.instant)
@@ -276,92 +273,16 @@ class Directory:
         """A TIME leaf, so that "after" has a meaning offline."""
         self.write(now, [("time", self.domain, [entropy])])
 
-    # ── presence ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── heads ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def publish(self, statement: bytes, *, now: int, link_id: bytes) -> bytes:
-        """Accept an instance statement and answer it with a standing grant.
-
-        Returns:
-            The standing chain's bytes: one link, signed by the consent key, ending with the instance key.
-
-        Raises:
-            Rejected: the statement is not good. DirectoryRefused: ``directory.no_standing``, ``directory.node_taken``.
-        """
-        self.require_whole()
-        instance = Instance.decode(decode_signed(statement).body)
-        if self.trust.closed_to(instance.identity_key, instance.not_before, through_instance=False):
-            raise DirectoryRefused("directory.must_rotate", f"a newer key of {instance.principal.short} must sign this")
-        trust = self.trust.advance(statement, now=now)
-        code = trust.refuses(instance, now)
-        if code is not None:
-            raise DirectoryRefused("directory.no_standing", f"{instance.principal.short} may not speak now ({code})")
-        named = self._nodes.setdefault(instance.node, set())
-        for key in named - self._gone:
-            other = self.trust.instances.get(key)
-            if other is not None and other.not_after > now and other.curve_key != instance.curve_key:
-                raise DirectoryRefused("directory.node_taken", f"a running node is called {instance.node!r}")
-        self.trust = trust
-        key = VerifyKey(instance.key).id
-        named.add(key)
-        self._gone.discard(key)
-        record = trust.principals[instance.principal]
-        grant = Grant(
-            directory_id(self.domain), 1, self.keys.consent.id, now, instance.principal, instance.epoch,
-            instance.identity_key, instance.principal, None, 0, None, instance.not_before, instance.not_after,
-            record.ceiling, record.may_talk_to, STANDING_DEPTH, link_id, None, None, "standing",
-        )  # fmt: skip
-        body = grant.encode()
-        link = Link(grant, body, sign(self.keys.consent, Purpose.GRANT, body))
-        self.granted[link.digest] = (instance.principal, instance.not_after)
-        return encode_chain((link,))
-
-    def leave(self, curve_key: bytes, instance_ids: Iterable[bytes] | None = None) -> list[bytes]:
-        """A node's instances ended, all or some; their key ids."""
-        wanted = None if instance_ids is None else set(instance_ids)
-        gone = [
-            key
-            for key, instance in self.trust.instances.items()
-            if instance.curve_key == curve_key
-            and key not in self._gone
-            and (wanted is None or instance.instance_id in wanted)
-        ]
-        self._gone.update(gone)
-        return gone
-
-    def statements(self, keys: Iterable[bytes], principals: Iterable[str], now: int) -> list[bytes]:
-        """Instance statements: by key id even of those that ended, whose links still verify; of principals, running."""
-        found = {key: self.trust.statements[key] for key in keys if key in self.trust.statements}
-        for who in principals:
-            for instance in self.trust.instances_of(who, now):
-                key = VerifyKey(instance.key).id
-                if key not in self._gone:
-                    found[key] = self.trust.statements[key]
-        return list(found.values())
-
-    def running(self, who: str, now: int) -> int:
-        """How many instances of a principal run."""
-        return len(self.statements((), (who,), now))
-
-    def forget_expired(self, now: int) -> None:
-        """Drop instances whose window is over."""
-        over = [key for key, instance in self.trust.instances.items() if instance.not_after <= now]
-        for key in over:
-            named = self._nodes.get(self.trust.instances[key].node, set())
-            named.discard(key)
-            if not named:
-                self._nodes.pop(self.trust.instances[key].node, None)
-            self._gone.discard(key)
-        self.granted = {link: held for link, held in self.granted.items() if held[1] > now}
-        if over:
-            self.trust = self.trust.without_instances(over)
-
-    def runs(self, key_id: bytes) -> bool:
-        """Whether the instance of this key has not said that it ended."""
-        return key_id in self.trust.instances and key_id not in self._gone
-
-    def shown(self, size: int, note: bytes) -> None:
+    def shown(self, size: int, note: bytes, introduced: bytes = b"") -> None:
         """A node shows what it saw of this directory's log. Who signed more than it knows was restored from an old
         backup, and whatever it signed next would be a second history: it signs nothing until it was continued.
+
+        Args:
+            size: How many entries the node folded.
+            note: The newest head it holds.
+            introduced: The entry by which the root key introduced that head's key, for a directory that is older.
 
         Raises:
             DirectoryRefused: ``directory.restored``.
@@ -371,10 +292,31 @@ class Directory:
         try:
             self.trust.accept_head(note)
         except Unavailable:
-            self.behind = max(self.behind, size)  # a head of ours, of a larger log
-        except AgentBusError:
-            pass  # no head of ours: this node alone is refused
+            self._fell_behind(size)  # a head of ours, of a larger log
+        except AgentBusError:  # no head of ours that is known here; else this node alone is refused
+            with suppress(AgentBusError, ValueError, IndexError, TypeError):
+                self._fell_behind(self._size_under_later_key(note, introduced))
         raise DirectoryRefused("directory.restored", f"a node has seen {size} entries of this log of {self.trust.size}")
+
+    def _size_under_later_key(self, note: bytes, introduced: bytes) -> int:
+        """The size of a log under a head key that this log does not know, and yet the root key introduced."""
+        signed = decode_signed(introduced)
+        event = KeyEvent.decode(signed.body)
+        if self.trust.root_key is None or (event.domain, event.kind, event.subject) != (self.domain, "online", "head"):
+            raise Malformed("malformed.statement", "no entry that introduces a head key")
+        signed.verify(self.trust.root_key)
+        key = VerifyKey(event.payload[0])
+        if key.id in self.trust.online:
+            raise Malformed("malformed.statement", "a head key that is known here")
+        return max(event.seq + 1, open_checkpoint(note, directory_origin(self.domain), key).size)
+
+    def _fell_behind(self, size: int) -> None:
+        if not self.behind:
+            logger.error(
+                "this log of %d entries once had %d: a backup was restored. Nothing is signed any more; stop, and"
+                " continue it with `agentbus directory recover`", self.trust.size, size,
+            )  # fmt: skip
+        self.behind = max(self.behind, size)
 
     def require_whole(self) -> None:
         """Raises: DirectoryRefused: ``directory.restored``."""

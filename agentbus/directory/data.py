@@ -91,8 +91,13 @@ class DirectoryData:
         fresh.folder.rename(self.keyring.folder)  # last: keys without a log are never taken for whole
         return core
 
-    def load(self, *, now: int) -> Directory:
+    def load(self, *, now: int, keys_lost: bool = False) -> Directory:
         """The directory as its log says, with the online keys that the log says are current.
+
+        Args:
+            now: Instant, microseconds.
+            keys_lost: Go on with online keys that are not current: what they sign does not count, and only the root key
+                may change that.
 
         Raises:
             ConfigError: ``config.no_directory``, ``config.keys``. KeyFileError: ``key.readable``.
@@ -106,7 +111,11 @@ class DirectoryData:
         if proposed is not None and core.counts(proposed):
             self.keyring.accept()  # introduced, and killed before the file said so
             core.keys = proposed
-        elif not core.counts(keys):
+        elif not keys_lost and not core.counts(keys):
             core.store.close()
-            raise ConfigError("config.keys", f"{self.keyring.folder} holds online keys that the log does not know")
+            raise ConfigError(
+                "config.keys",
+                f"{self.keyring.folder} holds online keys that are not those of the log: restore both from one backup,"
+                " or, where they were lost, make others with `agentbus directory rotate-online --root-key FILE`",
+            )
         return core

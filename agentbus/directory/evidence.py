@@ -177,7 +177,7 @@ def _check_retirement(data: Mapping[str, Any], roots: Roots) -> dict[str, Any]:
     return {
         "principal": receipt.principal, "instant": receipt.instant, "reason": receipt.reason,
         "keys": [b64(k) for k in receipt.keys], "instances": [i.decode() for i in receipt.instances],
-        "grants": [g.hex() for g in receipt.grants], "tokens": len(receipt.tokens),
+        "grants": [g.hex() for g in receipt.grants], "consents": receipt.consents, "tokens": len(receipt.tokens),
     }  # fmt: skip
 
 

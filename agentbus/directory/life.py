@@ -165,8 +165,9 @@ def retire(directory: Directory, who: PrincipalId, *, now: int, reason: str = ""
     """End a principal for good, in good order.
 
     Returns:
-        The signed receipt of everything that was ended: keys, instances, enrolment tokens, and the grants that this
-        directory signed since it started (standing, or for an outside token).
+        The signed receipt of everything that was ended: keys, instances whose statements still count, running or not,
+        grants of the directory that it held or was the subject of (standing, or for an outside token), consents of it
+        or for it, and enrolment tokens.
 
     Raises:
         DirectoryRefused: ``directory.ended``, ``directory.unknown``.
@@ -176,16 +177,16 @@ def retire(directory: Directory, who: PrincipalId, *, now: int, reason: str = ""
     require_expendable(directory, who)
     instant, first = directory.instant(now), directory.trust.size
     keys = [k for k in _keys(directory, record.keys, None) if k.state not in ("retired", "compromised", "revoked")]
-    present = [k for k in directory.trust.present.get(who, ()) if directory.trust.instances[k].not_after > now]
-    grants = sorted(link for link, (holder, ends) in directory.granted.items() if holder == who and ends > now)
+    grants = directory.store.grants(who, now)
+    consents = [n for n, c in directory.trust.consents.items() if who in (c.user, c.holder) and c.expires > instant]
     events: list[tuple[str, str, list[Any]]] = [("key-state", who, [k.key.id, "retired", instant]) for k in keys]
     directory.write(now, [*events, ("state", who, ["retired"])])
     tokens = directory.store.cancel_tokens(who, now)
     receipt = Retirement(
         directory.domain, who, instant, reason[:256], first, directory.trust.size,
         sorted(k.key.id for k in keys),
-        sorted(directory.trust.instances[k].handle for k in present),
-        grants, sorted(tokens),
+        sorted({grant.instance for grant in grants if grant.instance and grant.holder == who}),
+        sorted(grant.link for grant in grants), sorted(consents), sorted(tokens),
     )  # fmt: skip
     return receipt.signed_by(directory.keys.identity)
 

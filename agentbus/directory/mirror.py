@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from agentbus.crypto.merkle import Frontier, leaf_hash
+from agentbus.delegation.statements import KeyEvent, decode_signed
 from agentbus.delegation.trust import Trust
 from agentbus.directory import evidence
 from agentbus.directory.store import FILE, SqliteStore
@@ -73,18 +76,33 @@ class Mirror:
         return list(self._store.entries())
 
     def root_at(self, size: int) -> bytes:
-        """The root over the first ``size`` entries, read over a connection of its own: for another thread."""
-        store = self._store if self.folder is None else SqliteStore(self.folder, read_only=True)
+        """The root over the first ``size`` entries; for another thread."""
         frontier = Frontier()
-        try:
+        with self._elsewhere() as store:
             for at, entry in enumerate(store.entries()):
                 if at >= size:
                     break
                 frontier.append(leaf_hash(entry))
-        finally:
-            if store is not self._store:
-                store.close()
         return frontier.root()
+
+    def head_key_entry(self) -> bytes:
+        """The entry that introduced the newest head key, or nothing; for another thread."""
+        with self._elsewhere() as store:
+            roots = evidence.root_entries(store.entries())
+        heads = [entry for entry in roots if KeyEvent.decode(decode_signed(entry).body)[3:5] == ("online", "head")]
+        return heads[-1] if heads else b""
+
+    @contextmanager
+    def _elsewhere(self) -> Iterator[SqliteStore]:
+        """The entries over a connection of their own, which is good in any thread."""
+        if self.folder is None:
+            yield self._store
+            return
+        store = SqliteStore(self.folder, read_only=True)
+        try:
+            yield store
+        finally:
+            store.close()
 
     def keep_head(self, size: int, note: bytes) -> None:
         """Remember a head that agreed with what was folded."""

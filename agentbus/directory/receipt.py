@@ -31,6 +31,7 @@ class Retirement(NamedTuple):
     keys: list[bytes]  # ids of identity keys
     instances: list[bytes]  # handles
     grants: list[bytes]  # digests of grants that the directory signed
+    consents: list[int]  # positions in the log of consents that it gave, or that were given for it
     tokens: list[bytes]  # CURVE keys of enrolment tokens
 
     def signed_by(self, key: SigningKey) -> bytes:
@@ -48,12 +49,13 @@ def read_receipt(data: bytes) -> tuple[Retirement, bytes]:
     body, key_id, signature = unpack_array(data, 3)
     if any(type(part) is not bytes for part in (body, key_id, signature)):
         raise Malformed("malformed.receipt", "a receipt is a body, a key id and a signature")
-    row = unpack_array(body, 11)
-    if [type(v) for v in row] != [int, str, str, int, str, int, int, list, list, list, list] or row[0] != 1:
+    row = unpack_array(body, 12)
+    if [type(v) for v in row] != [int, str, str, int, str, int, int, list, list, list, list, list] or row[0] != 1:
         raise Malformed("malformed.receipt", "not a version 1 receipt")
     lists: list[list[Any]] = row[7:]
-    if any(type(item) is not bytes for items in lists for item in items):
-        raise Malformed("malformed.receipt", "what was ended is named by bytes")
+    for items, kind in zip(lists, (bytes, bytes, bytes, int, bytes), strict=True):
+        if any(type(item) is not kind for item in items):
+            raise Malformed("malformed.receipt", "what was ended is named by bytes, a consent by its position")
     row[2] = parse_id(row[2])
     return Retirement(*row[1:]), key_id
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentbus.crypto.keys import SigningKey
-from agentbus.delegation.statements import ROLES, KeyEvent, Rotation, directory_id
+from agentbus.delegation.statements import ROLES, KeyEvent, Revocation, Rotation, directory_id
 from agentbus.delegation.trust import Trust
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.data import DirectoryData
@@ -39,7 +39,9 @@ LINGER: Final = 3600 * SECOND  # how long grants of an ended consent key count: 
 def rotate_online(data: DirectoryData, core: Directory, root: SigningKey, *, now: int) -> OnlineKeys:
     """Let new online keys follow the present ones, under the same bus URL: one group of entries that the root signs.
 
-    Standing grants of the old consent key count until they expire. The CURVE key stays, since the URL names it.
+    Standing grants of the old consent key count until they expire. The CURVE key stays, since the URL names it. Where
+    the present keys were lost (the folder holds those of an older backup), nothing they would sign is needed: the root
+    key's word alone founds the new ones.
 
     Args:
         data: The folder, taken.
@@ -63,14 +65,26 @@ def rotate_online(data: DirectoryData, core: Directory, root: SigningKey, *, now
 
     for role in ROLES:
         add("online", role, [getattr(fresh, role).public.raw], root)
-    epoch = core.trust.principals[me].epoch
-    rotation = Rotation(
-        core.domain, me, epoch, old.identity.id, fresh.identity.public.raw, "activate", LINGER, instant + 30 * SECOND
-    )
-    add("rotate", me, list(rotation.proven_by(old.identity, fresh.identity)), old.identity)
-    for role in ROLES:
-        ends = instant if role in ("identity", "head") else instant + LINGER
-        add("online-retired", role, [getattr(old, role).id, ends], root)
+    record = core.trust.principals[me]
+    if core.counts(old):
+        rotation = Rotation(
+            core.domain, me, record.epoch, old.identity.id, fresh.identity.public.raw, "activate", LINGER,
+            instant + 30 * SECOND,
+        )  # fmt: skip
+        add("rotate", me, list(rotation.proven_by(old.identity, fresh.identity)), old.identity)
+    else:
+        lost = [k for k in record.keys if core.trust.keys[k].epoch == record.epoch]
+        numbers = enumerate((k for k in lost if core.trust.keys[k].state != "revoked"), core.trust.revocation_seq + 1)
+        for number, key_id in numbers:
+            ended = Revocation(
+                seq + len(entries), instant, core.domain, "key", key_id, me, "lost", instant, number, b""
+            )
+            entries.append(ended.signed_by(fresh.identity).encode())
+        payload = [fresh.identity.public.raw, old.curve.public, record.epoch, b"", b""]
+        add("key", me, payload, fresh.identity)
+    for online in [o for o in core.trust.online.values() if o.retired_at is None]:
+        ends = instant if online.role in ("identity", "head") else instant + LINGER
+        add("online-retired", online.role, [online.key.id, ends], root)
     core.append(entries, now)
     data.keyring.accept()
     core.keys = fresh
@@ -196,6 +210,7 @@ def digest(trust: Trust) -> bytes:
             for k in trust.keys.values()
         ),
         sorted([k, w] for k, w in trust.curve_keys.items()),
+        sorted([n, w] for n, w in trust.nodes.items()),
         sorted([name, repr(issuer)] for name, issuer in trust.issuers.items()),
         sorted([seq, repr(consent)] for seq, consent in trust.consents.items()),
         sorted([kind, handle, r.seq] for (kind, handle), r in trust.revoked.items()),

@@ -12,13 +12,13 @@ from typing import Final, NamedTuple
 from agentbus.crypto.keys import SigningKey, VerifyKey
 from agentbus.crypto.note import Checkpoint, open_checkpoint, parse_checkpoint, sign_note
 from agentbus.errors import Malformed
-from agentbus.wire.ids import DOMAIN
+from agentbus.wire.ids import DOMAIN, NODE_NAME
 
 CODES: Final = {
     "malformed.origin": "A log's origin is agentbus.<trust domain>/<node>/<epoch>.",
 }
 
-_ORIGIN: Final = re.compile(rf"agentbus\.({DOMAIN.pattern})/([a-z0-9][a-z0-9._-]{{0,79}})/([1-9][0-9]{{0,8}})")
+_ORIGIN: Final = re.compile(rf"agentbus\.({DOMAIN.pattern})/({NODE_NAME.pattern})/([1-9][0-9]{{0,8}})")
 
 
 class Origin(NamedTuple):

@@ -70,7 +70,7 @@ class StageTrust:
         life.rotate(self.core, [body, by_old, by_new], now=self._clock.now())
 
     async def publish(self, statement: bytes) -> bytes:
-        chain = self.core.publish(statement, now=self._clock.now(), link_id=os.urandom(16))
+        chain = self.core.presence.publish(statement, now=self._clock.now(), link_id=os.urandom(16))
         self.departed.discard(thumbprint(Instance.decode(decode_signed(statement).body).key))
         return chain
 

@@ -26,6 +26,7 @@ class Card(_Strict):
     rights: list[str] | None
     tags: list[str]
     keys: list[str]
+    nodes: list[str]
     running: int
 
 

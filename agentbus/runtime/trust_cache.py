@@ -15,7 +15,7 @@ from agentbus.crypto.keys import thumbprint
 from agentbus.delegation.statements import INSTANCE, Instance, decode_signed
 from agentbus.delegation.trust import Trust
 from agentbus.directory.mirror import Mirror
-from agentbus.errors import AgentBusError, ConfigError, Malformed, Rejected, Unavailable, from_code
+from agentbus.errors import AgentBusError, ConfigError, DirectoryRefused, Malformed, Rejected, Unavailable, from_code
 from agentbus.runtime.clock import Clock
 from agentbus.transport.base import OTHER_KEY, REFUSED, Connection, Transport
 from agentbus.wire.ids import PrincipalId
@@ -148,7 +148,14 @@ class TrustCache:
             sent_at = self._clock.mono()
             size = self.trust.size
             shown = self.trust.head.note if self.trust.head is not None and self.trust.head.size == size else b""
-            note, entries = await self._call("poll", size, shown, expect="head")
+            try:
+                note, entries = await self._call("poll", size, shown, b"", expect="head")
+            except DirectoryRefused as error:
+                if error.code != "directory.restored" or self._mirror is None:
+                    raise
+                # It may be too old to know whose head that is: then the root key's word convinces it.
+                introduced = await asyncio.to_thread(self._mirror.head_key_entry)
+                note, entries = await self._call("poll", size, shown, introduced, expect="head")
             entries = entries[self.trust.size - size :]  # a push may have brought the first ones meanwhile
             if entries:
                 self._advance_log(entries)

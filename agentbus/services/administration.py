@@ -50,7 +50,8 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
             rights=None if record.rights is None else [str(s) for s in record.rights],
             tags=list(record.tags),
             keys=[f"{b64(k)} {core.trust.key_state_at(k, now())}" for k in record.keys],
-            running=core.running(record.id, now()),
+            nodes=list(record.nodes),
+            running=core.presence.running(record.id, now()),
         )
 
     def named(name: str) -> Principal:

@@ -89,7 +89,7 @@ class DirectoryServer:
         life.rotate(self.core, [body, by_old, by_new], now=self.clock.now())
 
     async def publish(self, statement: bytes) -> bytes:
-        chain = self.core.publish(statement, now=self.clock.now(), link_id=self.entropy(16))
+        chain = self.core.presence.publish(statement, now=self.clock.now(), link_id=self.entropy(16))
         self.departed.discard(thumbprint(Instance.decode(decode_signed(statement).body).key))
         return chain
 
@@ -97,7 +97,7 @@ class DirectoryServer:
         """Instances of the directory's own node ended; everybody hears so, this node too."""
         ended = [i for i in self.core.trust.instances.values() if i.instance_id in instance_ids]
         for curve_key in {instance.curve_key for instance in ended}:
-            self._tell_gone(self.core.leave(curve_key, instance_ids))
+            self._tell_gone(self.core.presence.leave(curve_key, instance_ids))
 
     def owns(self, connection: Connection) -> bool:
         return False
@@ -124,7 +124,7 @@ class DirectoryServer:
         for instance in lived_there:
             del self._homes[instance]
         if connection.peer is not None:  # other processes of the same identity go on
-            self._tell_gone(self.core.leave(connection.peer, lived_there))
+            self._tell_gone(self.core.presence.leave(connection.peer, lived_there))
 
     def serve(self, connection: Connection, frame: bytes) -> None:
         """One synchronisation or enrolment frame; every one is answered, if only with a refusal."""
@@ -147,8 +147,8 @@ class DirectoryServer:
         if reply is not None:
             connection.offer(encode_sync(reply[0], number, *reply[1:]))
 
-    def _poll(self, connection: Connection, size: int, shown: bytes) -> tuple[Any, ...]:
-        self.core.shown(size, shown)
+    def _poll(self, connection: Connection, size: int, shown: bytes, introduced: bytes) -> tuple[Any, ...]:
+        self.core.shown(size, shown, introduced)
         self._nodes[connection.id] = connection
         page: list[bytes] = []
         total = 0
@@ -165,13 +165,13 @@ class DirectoryServer:
         for who in principals[:64]:
             if who in self.core.trust.principals:
                 self._interest.setdefault(who, set()).add(connection.id)
-        return ("found", self.core.statements(keys[:64], principals[:64], self.clock.now()))
+        return ("found", self.core.presence.statements(keys[:64], principals[:64], self.clock.now()))
 
     def _publish(self, connection: Connection, statement: bytes) -> tuple[Any, ...]:
         instance = Instance.decode(decode_signed(statement).body)
         if connection.peer is not None and instance.curve_key != connection.peer:
             raise DirectoryRefused("directory.no_standing", "an instance is published over its own node's connection")
-        chain = self.core.publish(statement, now=self.clock.now(), link_id=self.entropy(16))
+        chain = self.core.presence.publish(statement, now=self.clock.now(), link_id=self.entropy(16))
         self.departed.discard(thumbprint(instance.key))
         self._homes[instance.instance_id] = connection.id
         self._push_to(self._interest.get(instance.principal, set()), encode_sync("push", 0, b"", [], [statement], []))
@@ -183,7 +183,7 @@ class DirectoryServer:
             if self._homes.get(instance) == connection.id:
                 del self._homes[instance]
         if connection.peer is not None:
-            self._tell_gone(self.core.leave(connection.peer, ended))
+            self._tell_gone(self.core.presence.leave(connection.peer, ended))
 
     def _enrol(
         self, connection: Connection, who: str, key: bytes, curve_key: bytes, expires: int, proof: bytes
@@ -236,7 +236,7 @@ class DirectoryServer:
         while True:
             await asyncio.sleep(1)
             now = self.clock.now()
-            self.core.forget_expired(now)
+            self.core.presence.forget_expired(now)
             if self.core.behind:
                 continue  # it signs nothing any more
             if self._nodes and now - self.core.trust.last_time >= TIME_LEAF:

@@ -100,7 +100,7 @@ def add_discovery(agent: Agent[Any], core: Directory, claims: Claims, now: Calla
             purpose=record.purpose,
             tags=list(record.tags),
             ceiling=[str(scope) for scope in record.ceiling],
-            running=core.running(record.id, now()),
+            running=core.presence.running(record.id, now()),
             description=claim.description,
             messages=claim.messages,
             claimed_at=at,

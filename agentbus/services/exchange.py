@@ -205,7 +205,7 @@ class Exchange:
         )  # fmt: skip
         body = grant.encode()
         link = Link(grant, body, sign(core.keys.consent, Purpose.GRANT, body))
-        core.granted[link.digest] = (granted.holder, granted.expires)
+        core.presence.granted(link, granted.holder)
         chain = encode_chain((link,))
         return {
             "access_token": b64(chain),  # RFC 8693 §2.2.1: the member has this name whatever the type

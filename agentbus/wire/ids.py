@@ -22,6 +22,7 @@ CODES: Final = {
 Kind = Literal["agent", "user", "service"]
 DOMAIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?)*")
 _NAME: Final = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
+NODE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 _ID: Final = re.compile(rf"spiffe://({DOMAIN.pattern})/(agent|user|service)/({_NAME})")
 _SHORT: Final = re.compile(rf"(?:(agent|user|service)/)?({_NAME})")
 _GROUP: Final = re.compile(rf"spiffe://({DOMAIN.pattern})/group/all")

@@ -17,7 +17,7 @@ CODES: Final = {
 }
 
 _SHAPES: Final[dict[str, tuple[type, ...]]] = {
-    "poll": (int, bytes),  # the size that is known; the newest head of that size, or empty
+    "poll": (int, bytes, bytes),  # the size that is known; the newest head of it; the entry of its key; or empty
     "head": (bytes, list),  # signed note, entries from that size on
     "find": (list, list),  # key ids, principals
     "found": (list,),  # instance statements

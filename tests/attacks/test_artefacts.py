@@ -68,7 +68,7 @@ def bodies() -> dict[str, bytes]:
     )
     revocation = Revocation(7, NOON, DOMAIN, "key", KEY.id, directory_id(DOMAIN), "reason", NOON, 1, b"")
     rotation = Rotation(DOMAIN, CAROL, 1, KEY.id, KEY.public.raw, "activate", 3600, NOON)
-    retirement = Retirement(DOMAIN, CAROL, NOON, "reason", 1, 2, [KEY.id], [], [], [])
+    retirement = Retirement(DOMAIN, CAROL, NOON, "reason", 1, 2, [KEY.id], [], [], [], [])
     return {
         "batch": batch_body(KEY.id, b"i" * 16, 1, b"r" * 32),
         "replay batch": batch_body(KEY.id, b"i" * 16, 1, b"r" * 32),
@@ -188,7 +188,7 @@ def whole() -> tuple[World, dict[str, bytes], dict[str, Callable[[bytes], Any]]]
     revocation = Revocation(
         trust.size, NOON, DOMAIN, "principal", str(dave.id).encode(), directory_id(DOMAIN), "x", NOON, 1, b""
     ).signed_by(world.online["identity"]).encode()  # fmt: skip
-    retirement = Retirement(DOMAIN, dave.id, NOON, "x", 1, 2, [], [], [], [])
+    retirement = Retirement(DOMAIN, dave.id, NOON, "x", 1, 2, [], [], [], [], [])
     access = Access(dave.id, carol.id, dave.id, ("docs:read",), NOON + 60 * SECOND, None, (), (), 0, "")
     foreign_key = SigningKey(seed("an outside issuer"))
     rule = Issuer(

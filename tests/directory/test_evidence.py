@@ -181,9 +181,10 @@ def test_nobody_frames_a_directory_with_entries_it_did_not_sign(registry: Regist
 
 
 def test_a_receipt_has_one_form() -> None:
-    made = Retirement("d", "spiffe://d/agent/a", 1, "", 0, 1, [b"k"], [], [], [])  # type: ignore[arg-type]
+    made = Retirement("d", "spiffe://d/agent/a", 1, "", 0, 1, [b"k"], [], [], [7], [])  # type: ignore[arg-type]
     data = made.signed_by(SigningKey(seed("k")))
     assert read_receipt(data)[0] == made
-    for junk in (b"", data[:-1], data + b"x", made._replace(keys=["k"]).signed_by(SigningKey(seed("k")))):  # type: ignore[list-item]
+    others = (made._replace(keys=["k"]), made._replace(consents=[b"7"]))  # type: ignore[list-item]
+    for junk in (b"", data[:-1], data + b"x", *(other.signed_by(SigningKey(seed("k"))) for other in others)):
         with pytest.raises(AgentBusError):
             read_receipt(junk)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agentbus.crypto.keys import SigningKey
-from agentbus.delegation.statements import Instance, directory_id
+from agentbus.crypto.note import Checkpoint, sign_note
+from agentbus.delegation.statements import Instance, KeyEvent, directory_id, directory_origin
 from agentbus.delegation.trust import Trust
 from agentbus.directory import life, survival
 from agentbus.directory.core import Directory
@@ -80,6 +81,38 @@ def test_online_keys_are_followed_by_others_under_the_same_root(data: DirectoryD
     refused("reject.statement_signature", trust.accept_head, core.head(NOON + 9), sent_at=2)
     core.store.close()
     assert load(data).keys.identity.id == fresh.identity.id
+
+
+def test_nobody_stops_a_directory_with_a_head_key_that_the_root_did_not_introduce(data: DirectoryData) -> None:
+    """An enrolled node may show what it likes: only the root key's signature says that a larger log was signed."""
+    core = load(data)
+    thief, online = SigningKey(b"t" * 32), core.keys.head
+
+    def entry(by: SigningKey, key: SigningKey, kind: str = "online", role: str = "head", **changes: object) -> bytes:
+        made = KeyEvent(core.trust.size + 5, NOON, core.domain, kind, role, [key.public.raw])
+        return made._replace(**changes).signed_by(by).encode()  # type: ignore[arg-type]
+
+    def head(by: SigningKey, size: int) -> bytes:
+        origin, lines = directory_origin(core.domain), ("instant 1", "revocations 0")
+        return sign_note(Checkpoint(origin, size, bytes(32), lines).text, origin, by)
+
+    larger, root = core.trust.size + 9, data.keyring.root()
+    for note, introduced in (
+        (head(thief, larger), entry(thief, thief)),
+        (head(thief, larger), entry(core.keys.identity, thief)),
+        (head(thief, larger), entry(root, thief, role="consent")),
+        (head(thief, larger), entry(root, thief, kind="online-retired")),
+        (head(thief, larger), entry(root, thief, domain="other.example")),
+        (head(thief, larger), entry(root, SigningKey(b"o" * 32))),
+        (head(thief, larger), entry(root, thief, payload=[])),
+        (head(thief, larger), entry(root, online)),
+        (head(thief, larger), b"junk"),
+        (b"junk", entry(root, thief)),
+    ):
+        refused("directory.restored", core.shown, larger, note, introduced)  # who shows it is refused, alone
+        assert core.behind == 0
+    refused("directory.restored", core.shown, larger, head(thief, larger), entry(root, thief))
+    assert core.behind == larger  # the root said so
 
 
 @pytest.mark.parametrize("where", ["before the entries", "after the entries"])

@@ -42,7 +42,6 @@ def serve_again(desk: Desk) -> Any:  # noqa: F811
 
 def rows(desk: Desk, *nodes: str) -> list[dict[str, Any]]:  # noqa: F811
 
-
     text = desk.run("log", "show", *(f"logs/{node}" for node in nodes), "--directory", "data/directory", "--json")
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 

@@ -174,6 +174,49 @@ async def test_a_restored_backup_refuses_to_sign_until_it_was_continued_from_a_m
     assert {**own, "seconds": 0} == {**mirror, "seconds": 0} and own["size"] >= size
 
 
+async def test_a_backup_older_than_its_online_keys_refuses_to_sign_as_a_whole_and_goes_on_by_the_root_keys_word(
+    town: Town,
+) -> None:
+    """It cannot verify the newer heads by itself: the entry by which the root introduced their key convinces it."""
+    port, data, stick = town.host.url.port, str(town.data), str(town.data.with_name("root.json"))
+    (town.data / "keys" / "root.json").rename(stick)
+    rotate = ("directory", "rotate-online", "--data", data, "--root-key", stick)
+    for name in ("planner", "writer"):  # the keys change twice: the backup knows neither the first nor the second
+        await town.host.aclose()
+        await does(*rotate)
+        await town.start(port)
+        async with town.bus() as bus:
+            await bus.request("service/directory", CreatePrincipal(name=name))
+            size = bus._node.source.trust.size
+    await town.restore()
+    core = town.host.core
+    assert core.behind == 0 and core.head(town.host.clock.now())
+    with pytest.raises(AgentBusError) as caught:
+        async with town.bus():
+            pass
+    assert caught.value.code == "directory.restored" and core.behind == size
+    for sign in (core.head, lambda now: core.time_leaf(b"x", now=now)):
+        with pytest.raises(AgentBusError) as caught:
+            sign(town.host.clock.now())
+        assert caught.value.code == "directory.restored"
+    await town.host.aclose()
+    for _ in range(2):  # again, with what another mirror has
+        await does("directory", "recover", str(log_folder("user-operator")), "--data", data)
+    await fails("config.keys", "up", "--data", data, "--port", str(port))
+    await does(*rotate)
+    await town.start(port)
+    async with town.bus() as bus:
+        found = (await bus.request("service/directory", List())).agents
+        assert sorted(card.id.rpartition("/")[2] for card in found) == ["planner", "writer"]
+        await bus.request("service/directory", CreatePrincipal(name="third"))
+    own = await does("directory", "rebuild", data, "--root", str(town.host.url).partition("#")[2])
+    mirror = await does("directory", "rebuild", str(log_folder("user-operator")), "--root", str(town.host.url))
+    assert {**own, "seconds": 0} == {**mirror, "seconds": 0} and own["size"] > size
+    await town.host.aclose()
+    await does(*rotate)  # and from then on as ever
+    await town.start(port)
+
+
 async def test_a_directory_that_went_its_own_way_leaves_evidence_at_every_node(town: Town) -> None:
     """It was restored, and signed other entries before any node could show it what it had signed."""
     async with town.bus() as bus:

@@ -89,8 +89,16 @@ def test_an_answer_that_nobody_asked_for_is_not_looked_at() -> None:
     assert node.compared == [b"note"] and node.charged == [1] * 3
 
 
-@pytest.mark.parametrize("frame", [b"\x02", b"\x02\xc0", encode_sync("push", 0, b"", [], [], []),
-                                   encode_sync("refused", 0, "x", "y"), encode_sync("poll", 1, 0, b"")])  # fmt: skip
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x02",
+        b"\x02\xc0",
+        encode_sync("push", 0, b"", [], [], []),
+        encode_sync("refused", 0, "x", "y"),
+        encode_sync("poll", 1, 0, b"", b""),
+    ],
+)
 def test_whatever_else_a_peer_says_of_the_directory_is_not_heard(frame: bytes) -> None:
     """A peer cannot push entries, or pass for the directory."""
     node, peer = Node(), Peer()

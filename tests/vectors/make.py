@@ -145,6 +145,7 @@ def directory() -> Json:
     late = of.id("late")
     of.event("create", late, ["", "", [], [of.id("carol")], [], []])
     carol, dave = of["carol"], of["dave"]
+    of.event("node", dave.id, [dave.running.node])
     next_one = of.trust.size
     fresh = SigningKey(seed("fresh"))
 
@@ -221,6 +222,12 @@ def directory() -> Json:
          "reject.statement_invalid"),
         ("an instance at a node that is not enrolled", statement(carol, curve_key=curve), "reject.statement_invalid"),
         ("an identity key used as an instance key", statement(carol, dave.identity), "reject.statement_invalid"),
+        ("a node's name", event("node", carol.id, ["carol"]), None),
+        ("a node's name that another principal has", event("node", carol.id, [dave.running.node]),
+         "reject.statement_invalid"),
+        ("a node's name that makes no origin", event("node", carol.id, ["Carol/1"]), "reject.statement_invalid"),
+        ("an instance in a node of another principal's name", statement(carol, node=dave.running.node),
+         "reject.node_name"),
     ]  # fmt: skip
     heads = [
         ("the current head", of.head(), None),

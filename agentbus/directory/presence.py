@@ -1,0 +1,160 @@
+"""Who runs where: instance statements, the standing grant that answers each, and whose node has which name.
+
+Rule 1: presence is no entry of the log, save for one thing: the first node of a name binds the name to the principal
+whose CURVE key it has, for good. The origin of a node's log is made of that name, so nobody else may ever have it.
+Rule 2: a grant that the directory signs is written down before it is handed out, until it ends: whoever retires its
+holder is told of it, however often the directory was started meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from agentbus.crypto.keys import VerifyKey
+from agentbus.crypto.signing import Purpose, sign
+from agentbus.delegation.grant import Grant, Link, encode_chain
+from agentbus.delegation.statements import Instance, decode_signed, directory_id
+from agentbus.directory.store import Granted
+from agentbus.errors import DirectoryRefused
+
+if TYPE_CHECKING:
+    from agentbus.directory.core import Directory
+
+CODES: Final = {
+    "directory.node_taken": "A node of this name is another principal's, or runs elsewhere; a name is never passed on.",
+    "directory.node_names": "One principal's nodes may have so many names, and no more; use those it has.",
+    "directory.no_standing": "Only a running, active instance is given a standing grant.",
+}
+
+STANDING_DEPTH: Final = 4
+NODE_NAMES: Final = 64  # of one principal; each is kept by everybody for good
+
+
+class Presence:
+    """The instances of one directory's trust domain.
+
+    Args:
+        directory: Whose log says who they may be.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._gone: set[bytes] = set()  # key ids of instances that ended: no presence, yet their links still verify
+        self._at: dict[str, set[bytes]] = {}  # key ids of instances by their node's name
+
+    def publish(self, statement: bytes, *, now: int, link_id: bytes) -> bytes:
+        """Accept an instance statement and answer it with a standing grant.
+
+        Returns:
+            The standing chain's bytes: one link, signed by the consent key, ending with the instance key.
+
+        Raises:
+            Rejected: the statement is not good. DirectoryRefused: ``directory.no_standing``, ``directory.node_taken``,
+                ``directory.node_names``, ``directory.must_rotate``, ``directory.restored``.
+        """
+        directory = self._directory
+        directory.require_whole()
+        instance = Instance.decode(decode_signed(statement).body)
+        if directory.trust.closed_to(instance.identity_key, instance.not_before, through_instance=False):
+            raise DirectoryRefused("directory.must_rotate", f"a newer key of {instance.principal.short} must sign this")
+        owner = directory.trust.nodes.get(instance.node)
+        if owner is not None and owner != directory.trust.curve_keys.get(instance.curve_key):
+            raise DirectoryRefused("directory.node_taken", f"the name {instance.node!r} belongs to {owner.short}")
+        trust = directory.trust.advance(statement, now=now)
+        code = trust.refuses(instance, now)
+        if code is not None:
+            raise DirectoryRefused("directory.no_standing", f"{instance.principal.short} may not speak now ({code})")
+        self._require_free(instance, now)
+        if owner is None:
+            self._bind(instance, now)
+            trust = directory.trust.advance(statement, now=now)
+        link = self._standing(instance, trust.principals[instance.principal].ceiling, now=now, link_id=link_id)
+        self.granted(link, instance.principal, instance=instance.handle)
+        directory.trust = trust
+        key = VerifyKey(instance.key).id
+        self._at.setdefault(instance.node, set()).add(key)
+        self._gone.discard(key)
+        return encode_chain((link,))
+
+    def _require_free(self, instance: Instance, now: int) -> None:
+        """Two processes of one principal are two nodes: each has a log of its own, and so a name of its own."""
+        for key in self._at.get(instance.node, set()) - self._gone:
+            other = self._directory.trust.instances.get(key)
+            if other is not None and other.not_after > now and other.log_key != instance.log_key:
+                raise DirectoryRefused("directory.node_taken", f"a running node is called {instance.node!r}")
+
+    def _bind(self, instance: Instance, now: int) -> None:
+        trust = self._directory.trust
+        owner = trust.curve_keys[instance.curve_key]
+        if len(trust.principals[owner].nodes) >= NODE_NAMES:
+            raise DirectoryRefused("directory.node_names", f"{owner.short} has {NODE_NAMES} nodes' names already")
+        self._directory.write(now, [("node", owner, [instance.node])])
+
+    def _standing(self, instance: Instance, ceiling: Any, *, now: int, link_id: bytes) -> Link:
+        directory = self._directory
+        record = directory.trust.principals[instance.principal]
+        grant = Grant(
+            directory_id(directory.domain), 1, directory.keys.consent.id, now, instance.principal, instance.epoch,
+            instance.identity_key, instance.principal, None, 0, None, instance.not_before, instance.not_after,
+            ceiling, record.may_talk_to, STANDING_DEPTH, link_id, None, None, "standing",
+        )  # fmt: skip
+        body = grant.encode()
+        return Link(grant, body, sign(directory.keys.consent, Purpose.GRANT, body))
+
+    def granted(self, link: Link, holder: str, *, instance: bytes = b"") -> None:
+        """Write down a grant that the directory signed, before anybody is handed it.
+
+        Args:
+            link: The signed grant.
+            holder: To whom it goes.
+            instance: Handle of the instance that a standing grant is for.
+        """
+        grant = link.grant
+        self._directory.store.add_grant(Granted(link.digest, holder, grant.subject, grant.expires, instance))
+
+    def leave(self, curve_key: bytes, instance_ids: Iterable[bytes] | None = None) -> list[bytes]:
+        """A node's instances ended, all or some; their key ids."""
+        wanted = None if instance_ids is None else set(instance_ids)
+        gone = [
+            key
+            for key, instance in self._directory.trust.instances.items()
+            if instance.curve_key == curve_key
+            and key not in self._gone
+            and (wanted is None or instance.instance_id in wanted)
+        ]
+        self._gone.update(gone)
+        return gone
+
+    def statements(self, keys: Iterable[bytes], principals: Iterable[str], now: int) -> list[bytes]:
+        """Instance statements: by key id even of those that ended, whose links still verify; of principals, running."""
+        trust = self._directory.trust
+        found = {key: trust.statements[key] for key in keys if key in trust.statements}
+        for who in principals:
+            for instance in trust.instances_of(who, now):
+                key = VerifyKey(instance.key).id
+                if key not in self._gone:
+                    found[key] = trust.statements[key]
+        return list(found.values())
+
+    def running(self, who: str, now: int) -> int:
+        """How many instances of a principal run."""
+        return len(self.statements((), (who,), now))
+
+    def runs(self, key_id: bytes) -> bool:
+        """Whether the instance of this key has not said that it ended."""
+        return key_id in self._directory.trust.instances and key_id not in self._gone
+
+    def forget_expired(self, now: int) -> None:
+        """Drop instances whose window is over, and grants that ended."""
+        trust = self._directory.trust
+        over = [key for key, instance in trust.instances.items() if instance.not_after <= now]
+        for key in over:
+            at = self._at.get(trust.instances[key].node, set())
+            at.discard(key)
+            if not at:
+                self._at.pop(trust.instances[key].node, None)
+            self._gone.discard(key)
+        if over:
+            self._directory.trust = trust.without_instances(over)
+        self._directory.store.forget_grants(now)

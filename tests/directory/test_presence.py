@@ -1,0 +1,202 @@
+"""Who runs where, whose node has which name, and what the directory remembers of the grants it signed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentbus.crypto.keys import SigningKey
+from agentbus.delegation.grant import decode_links
+from agentbus.delegation.statements import Instance
+from agentbus.delegation.trust import Trust
+from agentbus.directory import life, survival
+from agentbus.directory.core import Directory
+from agentbus.directory.presence import NODE_NAMES
+from agentbus.directory.receipt import read_receipt
+from agentbus.directory.store import SqliteStore
+from agentbus.errors import AgentBusError
+from agentbus.identity import Identity
+from agentbus.wire.limits import SECOND
+from tests.directory.registry import Registry
+
+
+@pytest.fixture
+def registry() -> Registry:
+    made = Registry()
+    for name in ("planner", "mallory"):
+        made.enrol(name)
+    return made
+
+
+def statement(of: Identity, now: int, *, node: str, life: float = 3600, **changes: Any) -> bytes:
+    """An instance statement of ``of``, with fresh keys where none are given."""
+    key = SigningKey(os.urandom(32))
+    instance = Instance(
+        of.id, 1, os.urandom(16), key.public.raw, of.key.id, node, SigningKey(os.urandom(32)).public.raw,
+        of.curve.public, [], ["envelope", "grant"], now, now + int(life * SECOND),
+    )._replace(**changes)  # fmt: skip
+    return instance.signed_by(of.key, key).encode()
+
+
+def publish(core: Directory, of: Identity, now: int, *, node: str, **changes: Any) -> bytes:
+    """Publish an instance, and return the digest of its standing grant."""
+    chain = core.presence.publish(statement(of, now, node=node, **changes), now=now, link_id=os.urandom(16))
+    return decode_links(chain)[-1].digest
+
+
+def people(registry: Registry) -> tuple[Identity, Identity]:
+    return registry.enrol("anna"), registry.enrol("bert")
+
+
+def code(call: Any, *arguments: Any, **named: Any) -> str:
+    with pytest.raises(AgentBusError) as caught:
+        call(*arguments, **named)
+    return caught.value.code
+
+
+# ── names of nodes ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_name_of_a_node_that_is_down_is_not_taken_by_another_principal(registry: Registry) -> None:
+    """Its log's origin is made of that name: a squatter could sign checkpoints that look like the victim's."""
+    core = registry.core
+    anna, bert = people(registry)
+    publish(core, anna, registry.now, node="anna")
+    core.presence.leave(anna.curve.public)
+    assert code(publish, core, bert, registry.tick(), node="anna") == "directory.node_taken"
+    core.presence.forget_expired(registry.tick(7200))
+    assert code(publish, core, bert, registry.now, node="anna") == "directory.node_taken"
+    life.retire(core, anna.id, now=registry.tick())
+    assert code(publish, core, bert, registry.now, node="anna") == "directory.node_taken"
+
+
+def test_a_name_is_bound_after_a_restart_of_the_directory_too(registry: Registry) -> None:
+    core = registry.core
+    anna, bert = people(registry)
+    publish(core, anna, registry.now, node="anna")
+    again = Directory(core.store, core.keys, core.trust.root, now=registry.now)
+    assert again.trust.nodes["anna"] == anna.id and again.trust.principals[anna.id].nodes == ("anna",)
+    assert code(publish, again, bert, registry.tick(), node="anna") == "directory.node_taken"
+    publish(again, anna, registry.tick(), node="anna", log_key=SigningKey(os.urandom(32)).public.raw)
+
+
+def test_every_verifier_refuses_an_instance_in_a_node_of_another_principal(registry: Registry) -> None:
+    """Not only the directory's own word: whoever folds the log refuses the statement."""
+    core = registry.core
+    anna, bert = people(registry)
+    publish(core, anna, registry.now, node="anna")
+    trust = Trust.pinned(core.trust.root).advance(core.store.entries(), now=registry.now)
+    squatting = statement(bert, registry.now, node="anna")
+    assert code(trust.advance, squatting, now=registry.now) == "reject.node_name"
+
+
+def test_two_processes_of_one_principal_are_two_nodes(registry: Registry) -> None:
+    core = registry.core
+    anna, _ = people(registry)
+    mine = SigningKey(os.urandom(32)).public.raw
+    publish(core, anna, registry.now, node="anna", log_key=mine)
+    publish(core, anna, registry.tick(), node="anna", log_key=mine)  # another instance in the same node
+    assert code(publish, core, anna, registry.tick(), node="anna") == "directory.node_taken"  # another log
+    publish(core, anna, registry.tick(), node="anna-2")
+    core.presence.leave(anna.curve.public)
+    publish(core, anna, registry.tick(), node="anna")  # it began anew, elsewhere
+
+
+def test_one_principal_cannot_take_all_names_there_are(registry: Registry) -> None:
+    core = registry.core
+    anna, bert = people(registry)
+    for number in range(NODE_NAMES):
+        publish(core, anna, registry.now, node=f"anna-{number}")
+    size = core.trust.size
+    assert code(publish, core, anna, registry.now, node="one-more") == "directory.node_names"
+    assert core.trust.size == size
+    publish(core, bert, registry.now, node="one-more")
+
+
+@pytest.mark.parametrize("name", ["Anna", "a/b", "a b", "-a", "a\n", "a" * 81])
+def test_a_name_that_makes_no_origin_is_refused_and_changes_nothing(registry: Registry, name: str) -> None:
+    core = registry.core
+    anna, _ = people(registry)
+    size = core.trust.size
+    assert code(publish, core, anna, registry.now, node=name).startswith(("reject.statement_invalid", "malformed."))
+    assert core.trust.size == size and core.presence.running(anna.id, registry.now) == 0
+
+
+def test_a_node_entry_is_judged_by_the_fold(registry: Registry) -> None:
+    core = registry.core
+    anna, bert = people(registry)
+    core.write(registry.now, [("node", anna.id, ["anna"])])
+    for who, payload in ((bert.id, ["anna"]), (anna.id, ["anna"]), (anna.id, []), (anna.id, [b"x"]), ("x", ["new"])):
+        size = core.trust.size
+        assert code(core.write, registry.now, [("node", who, payload)]).split(".")[0] in ("reject", "malformed")
+        assert core.trust.size == size
+
+
+# ── the receipt of a retirement ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_receipt_names_what_was_signed_before_the_directory_was_started_again(tmp_path: Path) -> None:
+    registry = Registry(SqliteStore(tmp_path))
+    anna, bert = people(registry)
+    first = publish(registry.core, anna, registry.now, node="anna")
+    publish(registry.core, bert, registry.now, node="bert")
+    short = publish(registry.core, anna, registry.now, node="anna-2", life=10)
+    registry.core.store.close()
+    core = Directory(SqliteStore(tmp_path), registry.core.keys, registry.root.id, now=registry.tick())
+    second = publish(core, anna, registry.tick(), node="anna-3")
+    receipt, _ = read_receipt(life.retire(core, anna.id, now=registry.tick(10)))
+    assert receipt.grants == sorted([first, second]) and short not in receipt.grants
+    assert len(receipt.instances) == 2 and all(i.startswith(anna.id.encode() + b"#") for i in receipt.instances)
+    core.store.close()
+
+
+def test_a_grant_is_written_down_before_it_is_handed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in between, there is a row too many and never one too few."""
+    registry = Registry(SqliteStore(tmp_path))
+    anna, _ = people(registry)
+
+    store = registry.core.store
+    monkeypatch.setattr(store, "_db", _Failing(store._db))  # type: ignore[attr-defined]
+    assert code(publish, registry.core, anna, registry.now, node="anna") == "log.directory_unreadable"
+    assert registry.core.presence.running(anna.id, registry.now) == 0
+
+
+class _Failing:
+    """A database whose disk is full as soon as a grant is written."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def execute(self, text: str, *values: Any) -> Any:
+        if text.startswith("INSERT OR REPLACE INTO grants"):
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._real.execute(text, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def test_what_ended_by_itself_is_forgotten(tmp_path: Path) -> None:
+    registry = Registry(SqliteStore(tmp_path))
+    anna, _ = people(registry)
+    publish(registry.core, anna, registry.now, node="anna")
+    assert len(registry.core.store.grants(anna.id, registry.now)) == 1
+    registry.core.presence.forget_expired(registry.tick(3601))
+    assert registry.core.store.grants(anna.id, 0) == []
+    registry.core.store.close()
+
+
+# ── set back ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_backup_knows_whose_nodes_have_which_names(registry: Registry) -> None:
+    anna, _ = people(registry)
+    publish(registry.core, anna, registry.now, node="anna")
+    entries = list(registry.core.store.entries())
+    one = Trust.pinned(registry.root.id).advance(entries, now=registry.now)
+    other = Trust.pinned(registry.root.id).advance(entries[:-1], now=registry.now)
+    assert one.nodes and not other.nodes and survival.digest(one) != survival.digest(other)
