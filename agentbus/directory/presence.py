@@ -87,6 +87,9 @@ class Presence:
     def _bind(self, instance: Instance, now: int) -> None:
         trust = self._directory.trust
         owner = trust.curve_keys[instance.curve_key]
+        namesake = trust.principals.get(f"spiffe://{trust.domain}/agent/{instance.node}")
+        if namesake is not None and namesake.id != owner:  # an agent's node is called like the agent
+            raise DirectoryRefused("directory.node_taken", f"the name {instance.node!r} is kept for {namesake.id.short}")
         if len(trust.principals[owner].nodes) >= NODE_NAMES:
             raise DirectoryRefused("directory.node_names", f"{owner.short} has {NODE_NAMES} nodes' names already")
         self._directory.write(now, [("node", owner, [instance.node])])

@@ -94,6 +94,13 @@ def test_every_verifier_refuses_an_instance_in_a_node_of_another_principal(regis
     assert code(trust.advance, squatting, now=registry.now) == "reject.node_name"
 
 
+def test_an_agents_own_name_is_kept_for_its_node_before_it_ever_ran(registry: Registry) -> None:
+    core = registry.core
+    anna, bert = people(registry)
+    assert code(publish, core, bert, registry.now, node="anna") == "directory.node_taken"
+    publish(core, anna, registry.tick(), node="anna")
+
+
 def test_two_processes_of_one_principal_are_two_nodes(registry: Registry) -> None:
     core = registry.core
     anna, _ = people(registry)
