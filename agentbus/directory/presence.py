@@ -89,7 +89,7 @@ class Presence:
         owner = trust.curve_keys[instance.curve_key]
         namesake = trust.principals.get(f"spiffe://{trust.domain}/agent/{instance.node}")
         if namesake is not None and namesake.id != owner:  # an agent's node is called like the agent
-            raise DirectoryRefused("directory.node_taken", f"the name {instance.node!r} is kept for {namesake.id.short}")
+            raise DirectoryRefused("directory.node_taken", f"{instance.node!r} is kept for {namesake.id.short}")
         if len(trust.principals[owner].nodes) >= NODE_NAMES:
             raise DirectoryRefused("directory.node_names", f"{owner.short} has {NODE_NAMES} nodes' names already")
         self._directory.write(now, [("node", owner, [instance.node])])

@@ -8,17 +8,16 @@ live, and nothing that is signed here means anything anywhere else.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from agentbus.crypto.keys import CurveKey, SigningKey, thumbprint
+from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.grant import Grant, Link, decode_link, encode_chain, encode_link
 from agentbus.delegation.records import Principal
-from agentbus.delegation.statements import Instance, decode_signed, directory_id
+from agentbus.delegation.statements import directory_id
 from agentbus.delegation.trust import Trust
-from agentbus.directory import life
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.store import SqliteStore
 from agentbus.errors import ProgrammingError
@@ -27,65 +26,12 @@ from agentbus.identity import Identity
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.node import Node
 from agentbus.runtime.voices import Voice
-from agentbus.transport.base import Connection
+from agentbus.services.inside import Inside
 from agentbus.wire.ids import PrincipalId, name_id
 
 CODES: Final = {
     "replay.chain": "A link of a recorded chain is of a kind that a replay cannot issue again.",
 }
-
-
-class StageTrust:
-    """The stage's directory as a node's trust source: in this process, always fresh, and heard by nobody else."""
-
-    def __init__(self, core: Directory, clock: Clock) -> None:
-        self.core, self._clock = core, clock
-        self.changed: list[Callable[[], None]] = []
-        self.returned: list[Callable[[], None]] = []
-        self.departed: set[bytes] = set()
-
-    @property
-    def trust(self) -> Trust:
-        return self.core.trust
-
-    async def open(self) -> None:
-        return None
-
-    async def aclose(self) -> None:
-        self.core.store.close()
-
-    def age(self) -> int | None:
-        return 0
-
-    def hint(self) -> None:
-        return None
-
-    async def refresh(self) -> None:
-        return None
-
-    async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
-        return None
-
-    async def rotate(self, who: PrincipalId, body: bytes, by_old: bytes, by_new: bytes) -> None:
-        life.rotate(self.core, [body, by_old, by_new], now=self._clock.now())
-
-    async def publish(self, statement: bytes) -> bytes:
-        chain = self.core.presence.publish(statement, now=self._clock.now(), link_id=os.urandom(16))
-        self.departed.discard(thumbprint(Instance.decode(decode_signed(statement).body).key))
-        return chain
-
-    def leave(self, instance_ids: list[bytes]) -> None:
-        ended = [key for key, one in self.core.trust.instances.items() if one.instance_id in instance_ids]
-        self.departed.update(ended)
-
-    def owns(self, connection: Connection) -> bool:
-        return False
-
-    def received(self, frame: bytes) -> None:
-        return None
-
-    def cut(self, reason: str) -> None:
-        return None
 
 
 class Stage:
@@ -99,7 +45,7 @@ class Stage:
 
     def __init__(self, core: Directory, keys: OnlineKeys, clock: Clock) -> None:
         self.core, self._keys, self._clock = core, keys, clock
-        self.source = StageTrust(core, clock)
+        self.source = Inside(core, clock)
         self.node: Node | None = None
         self._voices: dict[PrincipalId, Voice] = {}
         self._identities: dict[PrincipalId, Identity] = {}

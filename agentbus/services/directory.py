@@ -12,16 +12,15 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from agentbus.crypto.keys import CurveKey, thumbprint
+from agentbus.crypto.keys import CurveKey
 from agentbus.delegation.statements import Instance, Rotation, decode_signed
-from agentbus.delegation.trust import Trust
 from agentbus.directory import life
 from agentbus.directory.core import Directory
 from agentbus.errors import AgentBusError, DirectoryRefused, Malformed
 from agentbus.runtime.clock import Clock
+from agentbus.services.inside import Inside
 from agentbus.transport.base import Connection
 from agentbus.wire.frame import ENROLMENT
-from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
 
@@ -36,33 +35,22 @@ def token_curve_key(token: bytes) -> CurveKey:
     return CurveKey(hmac.digest(extracted, b"curve\x01", "sha256"))
 
 
-class DirectoryServer:
+class DirectoryServer(Inside):
     """Answers the synchronisation of nodes, and pushes what changes; also the directory node's own trust source.
 
     Args:
         core: The state machine.
         clock: Wall and monotonic time.
+        entropy: Random bytes.
     """
 
     def __init__(self, core: Directory, clock: Clock, entropy: Callable[[int], bytes] = os.urandom) -> None:
-        self.core = core
-        self.clock = clock
-        self.changed: list[Callable[[], None]] = []
-        self.returned: list[Callable[[], None]] = []
-        self.departed: set[bytes] = set()
-        self.entropy = entropy
+        super().__init__(core, clock, entropy)
         self._nodes: dict[int, Connection] = {}
         self._interest: dict[str, set[int]] = {}
         self._homes: dict[bytes, int] = {}  # instance id → the connection that published it, the newest if several did
         self._task: asyncio.Task[None] | None = None
         core.changed = self._grown
-
-    # ── a TrustSource ────────────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def trust(self) -> Trust:
-        """The directory believes its own log."""
-        return self.core.trust
 
     async def open(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._beat())
@@ -71,42 +59,7 @@ class DirectoryServer:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self.core.store.close()
-
-    def age(self) -> int | None:
-        return 0
-
-    def hint(self) -> None:
-        return None
-
-    async def refresh(self) -> None:
-        return None
-
-    async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
-        return None
-
-    async def rotate(self, who: PrincipalId, body: bytes, by_old: bytes, by_new: bytes) -> None:
-        life.rotate(self.core, [body, by_old, by_new], now=self.clock.now())
-
-    async def publish(self, statement: bytes) -> bytes:
-        chain = self.core.presence.publish(statement, now=self.clock.now(), link_id=self.entropy(16))
-        self.departed.discard(thumbprint(Instance.decode(decode_signed(statement).body).key))
-        return chain
-
-    def leave(self, instance_ids: list[bytes]) -> None:
-        """Instances of the directory's own node ended; everybody hears so, this node too."""
-        ended = [i for i in self.core.trust.instances.values() if i.instance_id in instance_ids]
-        for curve_key in {instance.curve_key for instance in ended}:
-            self._tell_gone(self.core.presence.leave(curve_key, instance_ids))
-
-    def owns(self, connection: Connection) -> bool:
-        return False
-
-    def received(self, frame: bytes) -> None:
-        return None
-
-    def cut(self, reason: str) -> None:
-        return None
+        await super().aclose()
 
     # ── a node's Server ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,8 +124,7 @@ class DirectoryServer:
         instance = Instance.decode(decode_signed(statement).body)
         if connection.peer is not None and instance.curve_key != connection.peer:
             raise DirectoryRefused("directory.no_standing", "an instance is published over its own node's connection")
-        chain = self.core.presence.publish(statement, now=self.clock.now(), link_id=self.entropy(16))
-        self.departed.discard(thumbprint(instance.key))
+        chain = self._publish_here(statement)
         self._homes[instance.instance_id] = connection.id
         self._push_to(self._interest.get(instance.principal, set()), encode_sync("push", 0, b"", [], [statement], []))
         return ("standing", chain)
