@@ -80,7 +80,7 @@ class DirectoryHost:
     def _load(self) -> Directory:
         core = self._data.load(now=self.clock.now())
         if self._domain is not None and self._domain != core.domain:
-            core.store.close()
+            core.close()
             raise ConfigError("config.domain", f"this is the directory of {core.domain}; leave --domain out")
         return core
 

@@ -132,7 +132,7 @@ def rotate_online(data: Path | None, root_key: Path | None, as_json: bool) -> No
         try:
             keys = survival.rotate_online(folder, core, root, now=_now())
         finally:
-            core.store.close()
+            core.close()
     found = {role: b64(getattr(keys, role).id) for role in ("identity", "head", "consent", "token")}
     text = "\n".join(f"{role:10} {key}" for role, key in found.items())
     say({"keys": found}, f"new online keys; start the directory again\n{text}", as_json=as_json)
@@ -162,7 +162,7 @@ def operator(data: Path | None, as_json: bool) -> None:
             life.lose_key(core, name_id("user/operator", core.domain), now=_now())
             make_operator(core, path, now=_now())
         finally:
-            core.store.close()
+            core.close()
     say({"key_file": str(path)}, f"user/operator has new keys; key file {path}", as_json=as_json)
 
 
@@ -199,7 +199,7 @@ def recover(mirrors: tuple[Path, ...], data: Path | None, as_json: bool) -> None
             added = survival.recover(core, mirrors, now=_now())
             size = core.trust.size
         finally:
-            core.store.close()
+            core.close()
     say({"added": added, "size": size}, f"{added} entries added; the log has {size}", as_json=as_json)
 
 

@@ -128,6 +128,11 @@ class Directory:
         directory.write(now, [("key", me, [keys.identity.public.raw, keys.curve.public, 1, b"", b""])])
         return directory
 
+    def close(self) -> None:
+        """Let go of the files."""
+        self.store.close()
+        self.presence.grants.close()
+
     def counts(self, keys: OnlineKeys) -> bool:
         """Whether the log says that these are the directory's current online keys."""
         signing = {"identity": keys.identity, "head": keys.head, "consent": keys.consent, "token": keys.token}

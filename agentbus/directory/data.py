@@ -112,7 +112,7 @@ class DirectoryData:
             self.keyring.accept()  # introduced, and killed before the file said so
             core.keys = proposed
         elif not keys_lost and not core.counts(keys):
-            core.store.close()
+            core.close()
             raise ConfigError(
                 "config.keys",
                 f"{self.keyring.folder} holds online keys that are not those of the log: restore both from one backup,"

@@ -177,7 +177,7 @@ def retire(directory: Directory, who: PrincipalId, *, now: int, reason: str = ""
     require_expendable(directory, who)
     instant, first = directory.instant(now), directory.trust.size
     keys = [k for k in _keys(directory, record.keys, None) if k.state not in ("retired", "compromised", "revoked")]
-    grants = directory.store.grants(who, now)
+    grants = directory.presence.grants.of(who, now)
     consents = [n for n, c in directory.trust.consents.items() if who in (c.user, c.holder) and c.expires > instant]
     events: list[tuple[str, str, list[Any]]] = [("key-state", who, [k.key.id, "retired", instant]) for k in keys]
     directory.write(now, [*events, ("state", who, ["retired"])])

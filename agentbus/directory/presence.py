@@ -15,7 +15,7 @@ from agentbus.crypto.keys import VerifyKey
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.grant import Grant, Link, encode_chain
 from agentbus.delegation.statements import Instance, decode_signed, directory_id
-from agentbus.directory.store import Granted
+from agentbus.directory.granted import Granted, GrantTable
 from agentbus.errors import DirectoryRefused
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Presence:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
+        self.grants = GrantTable(directory.store.folder)
         self._gone: set[bytes] = set()  # key ids of instances that ended: no presence, yet their links still verify
         self._at: dict[str, set[bytes]] = {}  # key ids of instances by their node's name
 
@@ -52,6 +53,7 @@ class Presence:
         Raises:
             Rejected: the statement is not good. DirectoryRefused: ``directory.no_standing``, ``directory.node_taken``,
                 ``directory.node_names``, ``directory.must_rotate``, ``directory.restored``.
+            LogError: ``log.directory_grants``.
         """
         directory = self._directory
         directory.require_whole()
@@ -114,7 +116,7 @@ class Presence:
             instance: Handle of the instance that a standing grant is for.
         """
         grant = link.grant
-        self._directory.store.add_grant(Granted(link.digest, holder, grant.subject, grant.expires, instance))
+        self.grants.add(Granted(link.digest, holder, grant.subject, grant.expires, instance))
 
     def leave(self, curve_key: bytes, instance_ids: Iterable[bytes] | None = None) -> list[bytes]:
         """A node's instances ended, all or some; their key ids."""
@@ -160,4 +162,4 @@ class Presence:
             self._gone.discard(key)
         if over:
             self._directory.trust = trust.without_instances(over)
-        self._directory.store.forget_grants(now)
+        self.grants.forget(now)

@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from agentbus.errors import LogError
 
@@ -21,18 +21,13 @@ CODES: Final = {
 FILE: Final = "directory.sqlite"
 
 
-class Granted(NamedTuple):
-    """A grant that the directory signed, for as long as it counts."""
-
-    link: bytes  # its digest
-    holder: str
-    subject: str
-    ends: int
-    instance: bytes  # handle of the instance that a standing grant is for, else empty
-
-
 class Store(Protocol):
     """Entries in order; what ``append`` returned from is kept."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it lies; None in memory."""
+        ...
 
     def append(self, seq: int, entries: Sequence[bytes], *, token: bytes | None = None) -> bool:
         """Keep entries ``seq``, ``seq + 1``, … all or none, and use up an enrolment token with them.
@@ -62,18 +57,6 @@ class Store(Protocol):
         """Use up a principal's tokens; the CURVE keys of those that were still good at ``now``."""
         ...
 
-    def add_grant(self, granted: Granted) -> None:
-        """Keep what the directory signed, durably."""
-        ...
-
-    def grants(self, principal: str, now: int) -> list[Granted]:
-        """Those of which a principal is holder or subject, and that have not ended by ``now``."""
-        ...
-
-    def forget_grants(self, now: int) -> None:
-        """Drop what ended by itself."""
-        ...
-
     def close(self) -> None:
         """Let go of the file."""
         ...
@@ -89,6 +72,7 @@ class SqliteStore:
     """
 
     def __init__(self, folder: Path | None, *, read_only: bool = False, durable: bool = True) -> None:
+        self.folder = folder
         try:
             if folder is None:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
@@ -107,11 +91,6 @@ class SqliteStore:
                     "CREATE TABLE IF NOT EXISTS tokens (curve_key BLOB PRIMARY KEY, principal TEXT NOT NULL,"
                     " expires INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0)"
                 )
-                self._db.execute(
-                    "CREATE TABLE IF NOT EXISTS grants (link BLOB PRIMARY KEY, holder TEXT NOT NULL,"
-                    " subject TEXT NOT NULL, ends INTEGER NOT NULL, instance BLOB NOT NULL)"
-                )
-                self._db.execute("CREATE INDEX IF NOT EXISTS grants_end ON grants (ends)")
         except sqlite3.Error as error:
             raise LogError("log.directory_unreadable", f"{folder}: {error}") from error
 
@@ -163,22 +142,6 @@ class SqliteStore:
             "UPDATE tokens SET used = 1 WHERE principal = ? AND used = 0 RETURNING curve_key, expires", (principal,)
         ).fetchall()
         return [curve_key for curve_key, expires in rows if expires > now]
-
-    def add_grant(self, granted: Granted) -> None:
-        try:
-            self._db.execute("INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?, ?)", granted)
-        except sqlite3.Error as error:
-            raise LogError("log.directory_unreadable", f"a grant could not be written down: {error}") from error
-
-    def grants(self, principal: str, now: int) -> list[Granted]:
-        rows = self._db.execute(
-            "SELECT link, holder, subject, ends, instance FROM grants WHERE ends > ? AND (holder = ? OR subject = ?)"
-            " ORDER BY link", (now, principal, principal),
-        )  # fmt: skip
-        return [Granted(*row) for row in rows]
-
-    def forget_grants(self, now: int) -> None:
-        self._db.execute("DELETE FROM grants WHERE ends <= ?", (now,))
 
     def close(self) -> None:
         self._db.close()

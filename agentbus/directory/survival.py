@@ -21,6 +21,7 @@ from agentbus.delegation.statements import ROLES, KeyEvent, Revocation, Rotation
 from agentbus.delegation.trust import Trust
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.data import DirectoryData
+from agentbus.directory.granted import FILE as GRANTED
 from agentbus.directory.keyring import ONLINE, ROOT
 from agentbus.directory.store import FILE, SqliteStore
 from agentbus.errors import AgentBusError, ConfigError, LogError
@@ -116,15 +117,22 @@ def back_up(folder: Path, to: Path, *, root: bool = False) -> int:
     names = [ONLINE, *([ROOT] if root and (folder / "keys" / ROOT).exists() else [])]
     for name in names:
         _copy_secret(folder / "keys" / name, fresh / "keys" / name)
-    with (
-        closing(sqlite3.connect(f"{(folder / 'directory' / FILE).resolve().as_uri()}?mode=ro", uri=True)) as source,
-        closing(sqlite3.connect(fresh / "directory" / FILE)) as copy,
-    ):
-        source.backup(copy)
+    for name in (FILE, GRANTED):
+        _copy_database(folder / "directory" / name, fresh / "directory" / name)
+    with closing(sqlite3.connect(fresh / "directory" / FILE)) as copy:
         (count,) = copy.execute("SELECT count(*) FROM entries").fetchone()
-    (fresh / "directory" / FILE).chmod(0o600)
     fresh.rename(to)
     return int(count)
+
+
+def _copy_database(source: Path, to: Path) -> None:
+    """A SQLite file as it is now, while it is written or not."""
+    with (
+        closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as found,
+        closing(sqlite3.connect(to)) as copy,
+    ):
+        found.backup(copy)
+    to.chmod(0o600)
 
 
 def _copy_secret(source: Path, to: Path) -> None:

@@ -40,7 +40,7 @@ class Inside:
         return None
 
     async def aclose(self) -> None:
-        self.core.store.close()
+        self.core.close()
 
     def age(self) -> int | None:
         return 0

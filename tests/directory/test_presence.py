@@ -152,13 +152,13 @@ def test_a_receipt_names_what_was_signed_before_the_directory_was_started_again(
     first = publish(registry.core, anna, registry.now, node="anna")
     publish(registry.core, bert, registry.now, node="bert")
     short = publish(registry.core, anna, registry.now, node="anna-2", life=10)
-    registry.core.store.close()
+    registry.core.close()
     core = Directory(SqliteStore(tmp_path), registry.core.keys, registry.root.id, now=registry.tick())
     second = publish(core, anna, registry.tick(), node="anna-3")
     receipt, _ = read_receipt(life.retire(core, anna.id, now=registry.tick(10)))
     assert receipt.grants == sorted([first, second]) and short not in receipt.grants
     assert len(receipt.instances) == 2 and all(i.startswith(anna.id.encode() + b"#") for i in receipt.instances)
-    core.store.close()
+    core.close()
 
 
 def test_a_grant_is_written_down_before_it_is_handed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,9 +166,9 @@ def test_a_grant_is_written_down_before_it_is_handed_out(tmp_path: Path, monkeyp
     registry = Registry(SqliteStore(tmp_path))
     anna, _ = people(registry)
 
-    store = registry.core.store
-    monkeypatch.setattr(store, "_db", _Failing(store._db))  # type: ignore[attr-defined]
-    assert code(publish, registry.core, anna, registry.now, node="anna") == "log.directory_unreadable"
+    grants = registry.core.presence.grants
+    monkeypatch.setattr(grants, "_db", _Failing(grants._db))
+    assert code(publish, registry.core, anna, registry.now, node="anna") == "log.directory_grants"
     assert registry.core.presence.running(anna.id, registry.now) == 0
 
 
@@ -191,10 +191,10 @@ def test_what_ended_by_itself_is_forgotten(tmp_path: Path) -> None:
     registry = Registry(SqliteStore(tmp_path))
     anna, _ = people(registry)
     publish(registry.core, anna, registry.now, node="anna")
-    assert len(registry.core.store.grants(anna.id, registry.now)) == 1
+    assert len(registry.core.presence.grants.of(anna.id, registry.now)) == 1
     registry.core.presence.forget_expired(registry.tick(3601))
-    assert registry.core.store.grants(anna.id, 0) == []
-    registry.core.store.close()
+    assert registry.core.presence.grants.of(anna.id, 0) == []
+    registry.core.close()
 
 
 # ── set back ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -79,7 +79,7 @@ def test_online_keys_are_followed_by_others_under_the_same_root(data: DirectoryD
     core.keys = old  # whoever has a copy of the old online keys signs nothing that counts
     refused("reject.statement_signer", core.time_leaf, b"by the old key", now=NOON + 3)
     refused("reject.statement_signature", trust.accept_head, core.head(NOON + 9), sent_at=2)
-    core.store.close()
+    core.close()
     assert load(data).keys.identity.id == fresh.identity.id
 
 
@@ -128,7 +128,7 @@ def test_killed_while_online_keys_change(data: DirectoryData, where: str, monkey
     monkeypatch.setattr(core, "append", dies)
     with pytest.raises(KeyboardInterrupt):
         survival.rotate_online(data, core, root, now=NOON + 1)
-    core.store.close()
+    core.close()
     again = load(data)
     assert again.counts(again.keys)
     again.time_leaf(b"works", now=NOON + 2)
@@ -148,7 +148,7 @@ def test_keys_that_the_log_does_not_know_start_nothing(data: DirectoryData, tmp_
     survival.back_up(data.folder, tmp_path / "old")
     core = load(data)
     survival.rotate_online(data, core, data.keyring.root(), now=NOON + 1)
-    core.store.close()
+    core.close()
     (data.keyring.folder / "online.json").write_bytes((tmp_path / "old" / "keys" / "online.json").read_bytes())
     refused("config.keys", load, data)
     (data.keyring.folder / "online.json").write_text("{}", "utf-8")

@@ -245,7 +245,7 @@ async def test_a_backup_is_made_while_the_directory_runs(town: Town, tmp_path: P
     with DirectoryData(tmp_path / "more") as copy:
         core = copy.load(now=town.host.clock.now())
         assert core.trust.size == made["entries"] and len(core.trust.principals) >= 12
-        core.store.close()
+        core.close()
 
 
 async def test_an_operator_whose_key_was_lost_gets_another_on_the_directorys_machine(town: Town) -> None:
