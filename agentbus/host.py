@@ -87,7 +87,7 @@ class DirectoryHost:
     async def _start(self) -> None:
         keys, domain = self.core.keys, self.core.domain
         server = DirectoryServer(self.core, self.clock)
-        log, log_key = open_log(self.folder / "directory-node", domain, "directory", self.clock)
+        log = open_log(self.folder / "directory-node", domain, "directory", self.clock)
         carrier = zmq_transport(keys.curve, listen=self._listen, advertise=self._advertise)
         self.node = Node(
             "directory",
@@ -95,7 +95,6 @@ class DirectoryHost:
             source=server,
             curve_key=keys.curve.public,
             log=log,
-            log_key=log_key.public.raw,
             clock=self.clock,
             server=server,
         )
@@ -167,14 +166,14 @@ def make_operator(core: Directory, file: Path, *, now: int) -> Identity | None:
     return identity
 
 
-def open_log(folder: Path, domain: str, node: str, clock: Clock) -> tuple[LogStore, SigningKey]:
-    """The node's log in ``folder``, and its log key, which lives beside it."""
+def open_log(folder: Path, domain: str, node: str, clock: Clock) -> LogStore:
+    """The node's log in ``folder``; its log key lives beside it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / "log.key"
     if not path.exists():
         _make_log_key(path)
     key = SigningKey(path.read_bytes())
-    return file_log(folder, key=key, domain=domain, node=node, now=clock.now()), key
+    return file_log(folder, key=key, domain=domain, node=node, now=clock.now())
 
 
 def _make_log_key(path: Path) -> None:

@@ -110,6 +110,7 @@ class Evidence:
         read = 0
         entries = {name: _entries(log) for name, log in logs.items()}
         reports = {}
+        judged: set[tuple[str, bytes]] = set()  # origins and keys of the logs that are here
         for name, log in logs.items():
             held = [one for one in notes.of(log.origin or "") if one.holder != name]
 
@@ -123,12 +124,14 @@ class Evidence:
                         progress(read, sum(entries.values()))
                     yield part
 
-            reports[name] = Verification(log, self._history, held, parts).run()
+            verification = Verification(log, self._history, held, parts)
+            reports[name] = verification.run()
+            judged |= {(log.origin or "", key) for key in verification.keys}
         self._logs = logs
         merged = merge(reports) if reports else Report({})
         if len(logs) > 1 and sum(entries.values()) <= JOINED:
             merged = joined(merged, self.reconcile())
-        return _with_forks(merged, notes.forks(but=[log.origin or "" for log in logs.values()]))
+        return _with_forks(merged, notes.forks(but=judged))
 
     def _parts(
         self, log: LogFolder, units: Sequence[Unit], sizes: Sequence[int], processes: int | None

@@ -49,7 +49,8 @@ class LocalBus(Bus):
         log: LogStore | None = None,
     ) -> Self:
         clock = clock or SystemClock()
-        keys, root, log_key = OnlineKeys.make(entropy), SigningKey(entropy(32)), SigningKey(entropy(32))
+        keys, root = OnlineKeys.make(entropy), SigningKey(entropy(32))
+        log = log or MemoryLog(key=SigningKey(entropy(32)), origin=f"agentbus.{domain}/local/1")
         core = Directory.create(SqliteStore(None), keys, root, domain=domain, now=clock.now())
         server = DirectoryServer(core, clock, entropy)
         curve = CurveKey(entropy(32))
@@ -58,8 +59,7 @@ class LocalBus(Bus):
             transport=MemoryTransport(MemoryHub(), key=curve.public),
             source=cls._view(server),
             curve_key=curve.public,
-            log=log or MemoryLog(key=log_key, origin=f"agentbus.{domain}/local/1"),
-            log_key=log_key.public.raw,
+            log=log,
             clock=clock,
             entropy=entropy,
         )

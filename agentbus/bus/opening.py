@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from agentbus.bus.base import Bus
 from agentbus.connect import BusUrl, find_url, log_folder, zmq_transport
-from agentbus.crypto.keys import SigningKey
 from agentbus.directory.mirror import Mirror
 from agentbus.enrolment import enrol, hearing, new_identity
 from agentbus.errors import (
@@ -90,10 +89,9 @@ async def connect_bus(
     async with AsyncExitStack() as undo:
         for attempt in range(1, 65):
             name = base if attempt == 1 else f"{base}-{attempt}"
-            log_key = SigningKey(os.urandom(32))
             carrier = transport or zmq_transport(identity.curve, listen=listen, advertise=advertise)
             try:
-                log, log_key = open_log(folder or log_folder(name), identity.id.domain, name, clock)
+                log = open_log(folder or log_folder(name), identity.id.domain, name, clock)
             except AgentBusError as error:
                 if error.code != "log.locked" or folder is not None:
                     raise
@@ -111,7 +109,6 @@ async def connect_bus(
                 ),
                 curve_key=identity.curve.public,
                 log=log,
-                log_key=log_key.public.raw,
                 clock=clock,
             )
             undo.push_async_callback(node.aclose)

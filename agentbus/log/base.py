@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
+
+FORKS_OF: Final = 4
+"""Pairs of contradicting notes that are kept of one log: one proves it, and whoever forks may do it without end."""
+FORKS_BY: Final = 16
+"""Likewise of all logs that one principal showed."""
+
+
+class KeptNote(NamedTuple):
+    """The newest note of one log of another node. A name is anybody's to take, so a log is its origin *and* its key."""
+
+    origin: str
+    log_key: bytes  # raw: the public key that the note's signature verified under
+    by: str  # the principal that showed it first, whose statement names that key
+    size: int
+    note: bytes
 
 
 class LogStore(Protocol):
     """An append-only list of entries, a set of blobs, and boxes that can be erased.
 
     What was appended is never changed, moved or dropped. One thread appends; :meth:`checkpoint`, :meth:`sync` and
-    :meth:`root` may run in another meanwhile.
+    :meth:`root_at` may run in another meanwhile.
     """
 
     @property
     def origin(self) -> str:
         """``agentbus.<trust domain>/<node>/<epoch>``."""
+        ...
+
+    @property
+    def log_key(self) -> bytes:
+        """Raw public key that this log's checkpoints verify under."""
         ...
 
     @property
@@ -66,12 +86,12 @@ class LogStore(Protocol):
         """Destroy the key of a box, durably. False where there is no such box or it was erased before."""
         ...
 
-    def root(self) -> bytes:
-        """The root over the leaves of all entries."""
-        ...
-
     def root_at(self, size: int) -> bytes | None:
-        """The root over the first ``size`` entries; None where there are fewer, or it cannot be told."""
+        """The root over the first ``size`` entries; None where there are fewer, and for no other reason.
+
+        Raises:
+            LogError: it cannot be told, for what it is made of cannot be read or is damaged.
+        """
         ...
 
     def sync(self) -> None:
@@ -82,16 +102,24 @@ class LogStore(Protocol):
         """Sign and publish a checkpoint over what is on the record now; the same one while nothing is new."""
         ...
 
-    def keep_note(self, origin: str, size: int, note: bytes) -> None:
-        """Remember the newest note of another node's log; it outlives this process and this log."""
+    def keep_note(self, kept: KeptNote) -> None:
+        """Remember the newest note of another log; it outlives this process and this log."""
         ...
 
-    def kept_notes(self) -> dict[str, bytes]:
-        """The newest notes of other logs, by origin."""
+    def drop_note(self, origin: str, log_key: bytes) -> None:
+        """Forget what :meth:`keep_note` kept of a log."""
         ...
 
-    def keep_fork(self, one: bytes, two: bytes) -> None:
-        """Keep two notes of another log that cannot both be true: the evidence, in a file of its own."""
+    def kept_notes(self) -> list[KeptNote]:
+        """The newest notes of other logs."""
+        ...
+
+    def keep_fork(self, kept: KeptNote, other: bytes) -> bool:
+        """Keep two notes of another log that cannot both be true: the evidence, in a file of its own.
+
+        Returns:
+            False: two of that log and size are kept already, or as many as may be kept of that log or principal.
+        """
         ...
 
     def roll_back(self, note: bytes) -> None:

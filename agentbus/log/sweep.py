@@ -166,10 +166,11 @@ class Sweep:
             self._part.absent.append(Absent(position, commitment, digest))
 
     def _note_log_key(self, entry: Message, header: Header) -> None:
-        """Messages of this node's own instances say which key signs its log."""
+        """Messages of this node's own instances say which key signs its log; one that was refused may be for others."""
+        mine = None
         if isinstance(entry, Sent):
             mine = self._statements.get(entry.statement)
-        else:
+        elif entry.code == ACCEPTED:
             mine = self._statements.of_instance(header.recipient, header.recipient_instance)
         if mine is not None:
             self._part.log_keys.setdefault(mine.log_key, entry.position)

@@ -59,7 +59,7 @@ class Verification:
         self._found = Part()
         self._intact = Tally()
         self._groups = Tree()
-        self._signed = False  # the checkpoint's signature was found good
+        self._signer_key: bytes | None = None  # what the checkpoint's signature was found good under
 
     def run(self) -> Report:
         """The verdicts."""
@@ -74,7 +74,7 @@ class Verification:
             self._groups.append(group)
         self._check_checkpoint()
         covered = self._log.said.size if self._log.said else 0
-        held = count_for(self._held, {instance.partition("#")[0] for instance, to in found.runs if not to})
+        held = count_for(self._held, self.keys)
         forked, truncated = judge_notes(
             held, entries=found.entries, covered=covered, root_at=self.root_at, strange=len(self._held) - len(held)
         )
@@ -88,6 +88,12 @@ class Verification:
             **_bodies(found),
         }
         return Report({**verdicts_of(found.judged, self._history), **mine})
+
+    @property
+    def keys(self) -> set[bytes]:
+        """The log's own keys, once :meth:`run` is over: an honest log has one."""
+        signer = {self._signer_key} if self._signer_key is not None else set()
+        return {*self._found.log_keys, *signer}
 
     @property
     def found(self) -> Part:
@@ -144,7 +150,7 @@ class Verification:
             if found.messages or found.log_keys:
                 self._intact.problem(f"no log key that an instance statement of node {origin.node} names signed this")
             return
-        self._signed = True
+        self._signer_key = key
         for other, position in found.log_keys.items():
             if other != key:
                 self._intact.problem(f"entry {position}: its instance's log is signed by another key")
@@ -180,7 +186,7 @@ class Verification:
         said = self._log.said
         behind = self._found.entries - said.size if said else 0
         reason = f"{behind} entries after the checkpoint are not covered" if behind > 0 else ""
-        if said is not None and not self._signed:
+        if said is not None and self._signer_key is None:
             verdict = self._intact.verdict(reason=reason)
             return verdict if verdict.ok is False else Verdict(None, verdict.checked, [], _UNSIGNED)
         return self._intact.verdict(nothing="the log is empty", reason=reason)

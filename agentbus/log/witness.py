@@ -2,8 +2,9 @@
 
 Rule 1: evidence is a note that the log's own key signed. What somebody merely says about a log is none.
 Rule 2: two notes of one origin that cannot both be prefixes of one history are a fork, whoever holds the log.
-Rule 3: a node's name is anybody's to write into a statement, so a note counts against a log only where a principal that
-speaks in that log named the key; another's key under the same name is said, and blames nobody.
+Rule 3: a node's name is anybody's to write into a statement, so a note counts against a log only under that log's own
+key: the one that signed its checkpoint, or that those who speak in it name. Another key under the same name is another
+log; it is said, and blames nobody.
 Rule 4: notes cover what they are about. What lies behind the largest of them is named, never called good.
 """
 
@@ -28,7 +29,8 @@ class Held(NamedTuple):
     note: bytes
     said: Checkpoint
     instant: int | None = None  # when its holder had it, by the holder's clock
-    by: frozenset[str] = frozenset()  # the principals whose statements name its key for this node
+    key: bytes = b""  # raw: the log key that signed it
+    by: frozenset[str] = frozenset()  # the principals whose statements name this key for this node
 
     @property
     def where(self) -> str:
@@ -62,7 +64,7 @@ class Notes:
                     verify_checkpoint(note, said.origin, checked_key(key))
                 except AgentBusError:
                     continue
-                mine[said.size, said.root, key] = Held(holder, position, note, said, instant, frozenset(by))
+                mine[said.size, said.root, key] = Held(holder, position, note, said, instant, key, frozenset(by))
                 return
         except AgentBusError:
             return
@@ -75,16 +77,21 @@ class Notes:
         """At which sizes the log's root is needed to compare."""
         return {held.said.size for held in self._held.get(origin, {}).values()}
 
-    def forks(self, but: Iterable[str] = ()) -> list[str]:
-        """Logs of which two notes about one size differ; those in ``but`` are judged with their entries."""
+    def forks(self, but: Iterable[tuple[str, bytes]] = ()) -> list[str]:
+        """Logs of which two notes about one size differ; those in ``but`` are judged with their entries.
+
+        Args:
+            but: Origins and log keys.
+        """
         found = []
-        for origin in sorted(set(self._held) - set(but)):
+        judged = set(but)
+        for origin in sorted(self._held):
             held = self.of(origin)
-            for who in sorted({who for one in held for who in one.by}):
-                mine = [one for one in held if who in one.by]
+            for key in sorted({one.key for one in held if (origin, one.key) not in judged}):
+                mine = [one for one in held if one.key == key]
                 found += [
-                    f"{origin}, under a key of {who}, signed two histories of {one.said.size} entries:"
-                    f" {one.where} and {two.where}"
+                    f"{origin}, under a key of {', '.join(sorted(one.by))}, signed two histories of {one.said.size}"
+                    f" entries: {one.where} and {two.where}"
                     for one, two in zip(mine, mine[1:], strict=False)
                     if _contradict(one, two)
                 ]
@@ -95,9 +102,9 @@ def _contradict(one: Held, two: Held) -> bool:
     return one.said.size == two.said.size and one.said.root != two.said.root
 
 
-def count_for(held: Iterable[Held], speakers: Collection[str]) -> list[Held]:
-    """The notes that count for a log in which these principals speak; all, where nobody does."""
-    return [one for one in held if not speakers or not one.by.isdisjoint(speakers)]
+def count_for(held: Iterable[Held], keys: Collection[bytes]) -> list[Held]:
+    """The notes that count for a log: those that one of its own keys signed."""
+    return [one for one in held if one.key in keys]
 
 
 def forward_dated(held: Iterable[Held], latest_at: Mapping[int, int]) -> list[str]:
@@ -121,10 +128,10 @@ def judge_notes(
         entries: How many it has here.
         covered: How many its own checkpoint covers.
         root_at: The root over so many of its entries as they are here; None where damage makes that unknowable.
-        strange: How many more were signed by keys that only principals who do not speak in it name.
+        strange: How many more there are of logs of the same name, under other keys.
     """
     nobody = "nobody's log that was given holds a checkpoint of it"
-    apart = [f"{strange} checkpoints under keys of principals that do not speak in it do not count"] if strange else []
+    apart = [f"{strange} checkpoints of its name under other log keys do not count"] if strange else []
     if not held:
         nobody = "; ".join([nobody, *apart])
         return Verdict(None, reason=nobody), Verdict(None, reason=nobody)

@@ -13,7 +13,9 @@ Rule 3: the log key stays. Its instance statements name the node and the key, an
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import sqlite3
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +24,9 @@ from agentbus.errors import LogError, Malformed
 from agentbus.log.checkpoint import Origin, read_checkpoint
 from agentbus.logstore.files import EVIDENCE, FileLog
 from agentbus.logstore.segments import sync_folder
+from agentbus.logstore.state import read_notes
 
+logger = logging.getLogger("agentbus.log")
 _STAYS: Final = frozenset({"epochs", "lock", "log.key"})
 
 
@@ -36,7 +40,11 @@ def open_epoch(folder: Path, *, key: SigningKey, domain: str, node: str, now: in
         end_epoch(folder)
     epoch = current_epoch(folder)
     log = FileLog.open(folder, key=key, origin=str(Origin(domain, node, epoch)), now=now)
-    log.previous = _last_note(folder / "epochs" / str(epoch - 1)) if epoch > 1 else None
+    if epoch > 1:
+        before = folder / "epochs" / str(epoch - 1)
+        log.previous = _last_note(before)
+        if not log.size:
+            _take_along(before, log)
     return log
 
 
@@ -81,6 +89,15 @@ def end_epoch(folder: Path) -> Path:
 
 def _part(folder: Path) -> Path:
     return folder / "epochs" / f"{current_epoch(folder)}.part"
+
+
+def _take_along(before: Path, log: FileLog) -> None:
+    """What others' logs must have reached does not end with an epoch of this one."""
+    try:
+        for kept in read_notes(before):
+            log.keep_note(kept)
+    except sqlite3.Error as error:
+        logger.warning("%s: the checkpoints kept of other logs cannot be read: %s", before, error)
 
 
 def _last_note(folder: Path) -> bytes | None:

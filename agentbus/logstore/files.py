@@ -21,7 +21,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
@@ -29,15 +28,17 @@ from typing import Final, Literal
 from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.errors import BadSignature, LogError, Malformed
+from agentbus.log.base import KeptNote
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
 from agentbus.log.entry import EntryKind, gap
 from agentbus.log.records import blob_segment, encode_records, entry_segment
-from agentbus.log.tiles import TileReader
 from agentbus.logstore.boxes import Boxes
+from agentbus.logstore.forks import keep_fork
 from agentbus.logstore.memory import check_sizes
 from agentbus.logstore.recovery import Covered, record_at, recover
-from agentbus.logstore.segments import Position, Segments, read_file, replace_file
+from agentbus.logstore.segments import Position, Segments, replace_file
 from agentbus.logstore.state import StateRow
+from agentbus.logstore.tilefiles import signed_root
 
 CODES: Final = {
     "log.locked": "Another process writes this log.",
@@ -58,13 +59,13 @@ _PENDING: Final = 1024 * 1024  # bytes of blobs and boxes that may wait for the 
 class FileLog:
     """A :class:`agentbus.log.base.LogStore` in a folder. Make one with :meth:`open`.
 
-    Thread rule: one thread appends; ``checkpoint``, ``sync``, ``root``, ``keep_note`` and ``close`` may run in another.
+    Thread rule: one thread appends; ``checkpoint``, ``sync``, ``root_at``, notes and ``close`` may run in another.
     """
 
     def __init__(
         self, folder: Path, key: SigningKey, origin: str, durability: Durability, lock: int, now: int, boot: str
     ) -> None:
-        self.folder, self.origin = folder, origin
+        self.folder, self.origin, self.log_key = folder, origin, key.public.raw
         self.previous: bytes | None = None
         self._key, self._durability, self._lock = key, durability, lock
         self._state = StateRow(folder / "state.sqlite", origin, boot)
@@ -286,31 +287,26 @@ class FileLog:
         """
         return self._boxes.get(name)
 
-    def root(self) -> bytes:
-        """The root over all entries, from the disk."""
-        with self._checkpointing:
-            self._extend(self._entries.end)
-            return self._tiles.tree.root()
-
     def root_at(self, size: int) -> bytes | None:
         """The root over the first ``size`` entries, from tiles, and behind the newest checkpoint from the entries.
 
         Raises:
-            LogError: ``log.damaged``.
+            LogError: ``log.damaged``: it cannot be told, for something on the disk cannot be read or is not what it
+                was. ``log.closed``: a checkpoint failed half way.
         """
         with self._checkpointing:
-            tree = self._tiles.tree
             if size > self._size:
                 return None
-            if size <= self._covered.size:
-                reader = TileReader(self._covered.size, lambda name: read_file(self.folder / name))
-                with suppress(LogError):
-                    return reader.root(size)
-                return None
-            if size < tree.size:
-                return None
-            records = islice(self._entries.read(self._read_to, self._entries.end), size - tree.size)
-            return tree.copy(leaf_hash(record.data) for _, record in records).root()
+            tree, covered = self._tiles.tree, self._covered
+            if size <= covered.size:
+                return signed_root(self.folder, covered.size, covered.root, size)
+            if size < tree.size:  # the tree went ahead of what was stored, and that is the log's end
+                self._require_open()
+            try:
+                records = islice(self._entries.read(self._read_to, self._entries.end), size - tree.size)
+                return tree.copy(leaf_hash(record.data) for _, record in records).root()
+            except OSError as error:
+                raise LogError("log.damaged", f"{self.folder}: {error.strerror}; look at the disk") from error
 
     def __iter__(self) -> Iterator[bytes]:
         for _, record in self._entries.read(Position(0, 0), self._entries.end):
@@ -382,29 +378,33 @@ class FileLog:
 
     # ── other logs ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def keep_note(self, origin: str, size: int, note: bytes) -> None:
+    def keep_note(self, kept: KeptNote) -> None:
         """Keep the newest note of another log in the state, durably.
 
         Raises:
             LogError: ``log.state``.
         """
-        self._state.keep_note(origin, size, note)
+        self._state.keep_note(kept)
 
-    def kept_notes(self) -> dict[str, bytes]:
-        """The newest notes of other logs, by origin."""
+    def drop_note(self, origin: str, log_key: bytes) -> None:
+        """Forget a log's newest note.
+
+        Raises:
+            LogError: ``log.state``.
+        """
+        self._state.drop_note(origin, log_key)
+
+    def kept_notes(self) -> list[KeptNote]:
+        """The newest notes of other logs."""
         return self._state.kept_notes()
 
-    def keep_fork(self, one: bytes, two: bytes) -> None:
-        """Keep two notes that cannot both be true in ``fork-<digest>.notes``, one after the other.
+    def keep_fork(self, kept: KeptNote, other: bytes) -> bool:
+        """Keep two notes that cannot both be true, in a file of their own.
 
         Raises:
             LogError: ``log.write``.
         """
-        name = hashlib.sha256(min(one, two) + max(one, two)).hexdigest()[:16]
-        try:
-            replace_file(self.folder / f"fork-{name}.notes", one + b"\n" + two)
-        except OSError as error:
-            raise LogError("log.write", f"{self.folder}: {error.strerror}; the notes are in the log as well") from error
+        return keep_fork(self.folder, kept, other)
 
     def roll_back(self, note: bytes) -> None:
         """Keep a peer's newer note of this log as evidence, and stop.

@@ -11,6 +11,7 @@ from agentbus.crypto.box import box_name, close_box, open_box
 from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.merkle import Frontier, leaf_hash, root_of
 from agentbus.errors import LogError
+from agentbus.log.base import FORKS_BY, FORKS_OF, KeptNote
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
 from agentbus.log.entry import MAX_ENTRY
 
@@ -33,13 +34,14 @@ class MemoryLog:
         self.origin = origin
         self.published: bytes | None = None
         self.previous: bytes | None = None
+        self.log_key = key.public.raw
         self._key = key
         self._entries: list[bytes] = []
         self._blobs: dict[bytes, bytes] = {}
         self._boxes: dict[bytes, bytes] = {}
         self._keys: dict[bytes, bytes] = {}  # without a box's key, the box is erased
-        self.forks: list[tuple[bytes, bytes]] = []
-        self._notes: dict[str, tuple[int, bytes]] = {}
+        self.forks: list[tuple[KeptNote, bytes]] = []
+        self._notes: dict[tuple[str, bytes], KeptNote] = {}
         self._frontier = Frontier()
         self._covered = -1
         self._closed = self._rolled_back = False
@@ -94,8 +96,7 @@ class MemoryLog:
         """Forget a box's key."""
         return self._keys.pop(name, None) is not None
 
-    def root(self) -> bytes:
-        """The root over all leaves."""
+    def _root(self) -> bytes:
         for at in range(self._frontier.size, len(self._entries)):
             self._frontier.append(leaf_hash(self._entries[at]))
         return self._frontier.root()
@@ -110,23 +111,33 @@ class MemoryLog:
     def checkpoint(self) -> bytes:
         """A signed note over what is here now."""
         if self.published is None or self._covered != len(self._entries):
-            root = self.root()
+            root = self._root()
             self._covered = self._frontier.size
             self.published = sign_checkpoint(self.origin, self._covered, root, self._key)
         return self.published
 
-    def keep_note(self, origin: str, size: int, note: bytes) -> None:
+    def keep_note(self, kept: KeptNote) -> None:
         """Remember the newest note of another log, as long as this process lives."""
-        if size > self._notes.get(origin, (-1, b""))[0]:
-            self._notes[origin] = (size, note)
+        before = self._notes.get((kept.origin, kept.log_key))
+        if before is None or kept.size > before.size:
+            self._notes[kept.origin, kept.log_key] = kept
 
-    def kept_notes(self) -> dict[str, bytes]:
-        """The newest notes of other logs, by origin."""
-        return {origin: note for origin, (_, note) in self._notes.items()}
+    def drop_note(self, origin: str, log_key: bytes) -> None:
+        """Forget a log's newest note."""
+        self._notes.pop((origin, log_key), None)
 
-    def keep_fork(self, one: bytes, two: bytes) -> None:
+    def kept_notes(self) -> list[KeptNote]:
+        """The newest notes of other logs."""
+        return list(self._notes.values())
+
+    def keep_fork(self, kept: KeptNote, other: bytes) -> bool:
         """Remember two notes that cannot both be true."""
-        self.forks.append((one, two))
+        alike = [one for one, _ in self.forks if one[:2] == kept[:2]]
+        by = sum(one.by == kept.by for one, _ in self.forks)
+        if any(one.size == kept.size for one in alike) or len(alike) >= FORKS_OF or by >= FORKS_BY:
+            return False
+        self.forks.append((kept, other))
+        return True
 
     def roll_back(self, note: bytes) -> None:
         """Nothing restores memory from a backup; still, whoever proves another history stops this one."""

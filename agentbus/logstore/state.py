@@ -7,11 +7,13 @@ Beside it stand the newest notes of other nodes' logs: marks that their logs mus
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from agentbus.crypto.merkle import empty_root
 from agentbus.errors import LogError
+from agentbus.log.base import KeptNote
 from agentbus.logstore.recovery import Covered
 from agentbus.logstore.segments import Position
 
@@ -28,8 +30,12 @@ CREATE TABLE IF NOT EXISTS state (
     boxes_segment INTEGER NOT NULL, boxes_offset INTEGER NOT NULL,
     boot TEXT NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS peers (origin TEXT PRIMARY KEY, size INTEGER NOT NULL, note BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS peers (
+    origin TEXT NOT NULL, log_key BLOB NOT NULL, by TEXT NOT NULL, size INTEGER NOT NULL, note BLOB NOT NULL,
+    PRIMARY KEY (origin, log_key)
+) STRICT;
 """
+_NOTES: Final = "SELECT origin, log_key, by, size, note FROM peers ORDER BY origin, log_key"
 
 
 class StateRow:
@@ -104,21 +110,29 @@ class StateRow:
         """
         self._run("UPDATE state SET boot = ?", boot)
 
-    def keep_note(self, origin: str, size: int, note: bytes) -> None:
+    def keep_note(self, kept: KeptNote) -> None:
         """Keep the newest note of another log.
 
         Raises:
             LogError: ``log.state``.
         """
         self._run(
-            "INSERT INTO peers VALUES (?, ?, ?) ON CONFLICT (origin) DO UPDATE SET size = excluded.size,"
-            " note = excluded.note WHERE excluded.size > size",
-            origin, size, note,
-        )  # fmt: skip
+            "INSERT INTO peers VALUES (?, ?, ?, ?, ?) ON CONFLICT (origin, log_key) DO UPDATE SET"
+            " size = excluded.size, note = excluded.note WHERE excluded.size > size",
+            *kept,
+        )
 
-    def kept_notes(self) -> dict[str, bytes]:
-        """The newest notes of other logs, by origin."""
-        return dict(self._db.execute("SELECT origin, note FROM peers ORDER BY origin").fetchall())
+    def drop_note(self, origin: str, log_key: bytes) -> None:
+        """Forget a log's newest note.
+
+        Raises:
+            LogError: ``log.state``.
+        """
+        self._run("DELETE FROM peers WHERE origin = ? AND log_key = ?", origin, log_key)
+
+    def kept_notes(self) -> list[KeptNote]:
+        """The newest notes of other logs."""
+        return [KeptNote(*row) for row in self._db.execute(_NOTES)]
 
     def _run(self, statement: str, *values: object) -> None:
         try:
@@ -131,17 +145,14 @@ class StateRow:
         self._db.close()
 
 
-def read_notes(path: Path) -> dict[str, bytes]:
-    """The notes that a log's folder keeps of others, read without writing; empty where there is no such file."""
+def read_notes(folder: Path) -> list[KeptNote]:
+    """The notes that a log's folder keeps of others, read without writing; none where there is no state.
+
+    Raises:
+        sqlite3.Error: the state cannot be read.
+    """
+    path = folder / "state.sqlite"
     if not path.exists():
-        return {}
-    for mode in ("mode=ro", "immutable=1"):
-        try:
-            db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
-            try:
-                return dict(db.execute("SELECT origin, note FROM peers").fetchall())
-            finally:
-                db.close()
-        except sqlite3.Error:
-            continue
-    return {}
+        return []
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        return [KeptNote(*row) for row in db.execute(_NOTES)]

@@ -12,9 +12,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentbus.errors import LogError
-from agentbus.log.tiles import ENTRIES, WIDTH, Tile, TileTree, encode_bundle
-from agentbus.logstore.segments import damaged, sync_folder
+from agentbus.crypto.merkle import empty_root, verify_consistency
+from agentbus.errors import LogError, Malformed
+from agentbus.log.tiles import ENTRIES, WIDTH, Tile, TileReader, TileTree, encode_bundle
+from agentbus.logstore.segments import damaged, read_file, sync_folder
 
 
 class TileFiles:
@@ -101,6 +102,26 @@ class TileFiles:
         for tile in tiles:
             if tile.width == WIDTH:  # its partial forms are in it
                 shutil.rmtree(self._folder / f"{tile.path}.p", ignore_errors=True)
+
+
+def signed_root(folder: Path, covered: int, root: bytes, size: int) -> bytes:
+    """The root over the first ``size`` of ``covered`` entries, from tiles, proved to lead to the signed ``root``.
+
+    Without the proof a tile that went bad would look as if another history had been signed.
+
+    Raises:
+        LogError: ``log.damaged``.
+    """
+    if size in (0, covered):
+        return root if size else empty_root()
+    reader = TileReader(covered, lambda name: read_file(folder / name))
+    try:
+        found = reader.root(size)
+        verify_consistency(size, covered, found, root, reader.consistency(size))
+    except (OSError, LogError, Malformed) as error:
+        text = f"{folder}: the tiles do not give the root over {size} entries ({error}); verify this log"
+        raise LogError("log.damaged", text) from error
+    return found
 
 
 def _make_folder(folder: Path) -> list[Path]:

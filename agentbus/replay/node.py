@@ -36,7 +36,6 @@ class ReplayNode(Node):
             source=stage.source,
             curve_key=curve.public,
             log=MemoryLog(key=log_key, origin=f"agentbus.{stage.core.domain}/replay/1"),
-            log_key=log_key.public.raw,
             clock=clock,
             purpose=Purpose.REPLAY_BATCH,
         )

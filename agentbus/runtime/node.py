@@ -85,7 +85,6 @@ class Node:
         source: Where trust comes from, once the transport is open.
         curve_key: The public half of the CURVE key that the transport holds.
         log: The node's log.
-        log_key: Raw public key of the log.
         server: What answers synchronisation, on a directory's node.
         purpose: What this node's signatures are for, and the only ones it accepts: BATCH, or REPLAY_BATCH.
     """
@@ -98,7 +97,6 @@ class Node:
         source: TrustSource,
         curve_key: bytes,
         log: LogStore,
-        log_key: bytes,
         clock: Clock,
         server: Server | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
@@ -118,14 +116,14 @@ class Node:
         self._engine = Engine(Pool() if entropy is os.urandom else entropy, purpose=purpose)
         self.finder = Finder(source, clock)
         self.again = Again(self._engine.exchanges, self.finder, transport, ended=self._ended, alive=self._alive)
-        self.witnessing = Witnessing(self.recorder, clock.now, self._node_of)
+        self.witnessing = Witnessing(self.recorder, clock.now, self._logs_at)
         self._engine.held_of, self._engine.notes_for = self.witnessing.held_of, self.witnessing.notes_for
         self.inbound = Inbound(
             engine=self._engine, source=source, recorder=self.recorder, clock=clock, deliver=self._deliver,
             repeated=self.again.repeated, wake=self.wake, witness=self.witnessing.received, spawn=self.spawn,
         )  # fmt: skip
         self.voices = Voices(
-            Place(name, log_key, curve_key, lambda: transport.endpoints), source=source, engine=self._engine,
+            Place(name, log.log_key, curve_key, lambda: transport.endpoints), source=source, engine=self._engine,
             recorder=self.recorder, clock=clock, entropy=entropy, before_switch=self._pump, spawn=self.spawn,
         )  # fmt: skip
         self.alarms = Alarms()
@@ -183,9 +181,12 @@ class Node:
         except LogError as error:
             self.recorder.fail(error)
 
-    def _node_of(self, curve_key: bytes) -> str | None:
-        instances = self.source.trust.instances.values()
-        return next((one.node for one in instances if one.curve_key == curve_key), None)
+    def _logs_at(self, curve_key: bytes) -> set[tuple[str, bytes]]:
+        """By the word of whose key it is: a statement may name any key that is enrolled."""
+        trust = self.source.trust
+        who = trust.curve_keys.get(curve_key)
+        mine = (one for one in trust.instances.values() if one.curve_key == curve_key and one.principal == who)
+        return {(one.node, one.log_key) for one in mine}
 
     def _log_failed(self, error: LogError) -> None:
         """Nothing can be put on the record: whoever waits hears so at once, and nothing more is taken or sent."""

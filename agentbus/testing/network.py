@@ -90,42 +90,44 @@ class Network(LocalBus):
         bus = await super()._start(domain, clock=manual, entropy=entropy or Entropy(), log=log)
         own, transport = bus._node.source, bus._node.transport
         assert isinstance(own, _Source) and isinstance(transport, MemoryTransport)
-        server = own._server
         bus.clock, bus.captured, bus._folder = manual, [], None
         bus._sources = [own]
         transport._sink = Tap(bus._node, bus.captured)
-        bus.attacker = await bus._invite(server, transport)
-        for node in (bus._node, bus.attacker.node):
-            manual.drive(node)
+        manual.drive(bus._node)
+        bus.attacker = await bus._invite("mallory")
         return bus
 
     @staticmethod
     def _view(server: DirectoryServer) -> TrustSource:
         return _Source(server, server.clock, owns=True)
 
-    async def _invite(self, server: DirectoryServer, transport: MemoryTransport) -> Attacker:
-        """Enrol mallory, and start her node at the same hub."""
+    async def _invite(self, name: str, identity: Identity | None = None) -> Attacker:
+        """Enrol an agent unless it is known, and start a node of its name at the same hub, with a log of its own."""
+        own, transport = self._node.source, self._node.transport
+        assert isinstance(own, _Source) and isinstance(transport, MemoryTransport)
+        server = own._server
         make, domain = self._entropy, self._core.domain
-        identity = Identity(name_id("mallory", domain), SigningKey(make(32)), CurveKey(make(32)))
-        enrol_here(self._core, identity, now=self.clock.now(), may_talk_to=[everyone(domain)])
+        if identity is None:
+            identity = Identity(name_id(name, domain), SigningKey(make(32)), CurveKey(make(32)))
+            enrol_here(self._core, identity, now=self.clock.now(), may_talk_to=[everyone(domain)])
         carrier = MemoryTransport(transport._hub, key=identity.curve.public)
-        log_key = SigningKey(make(32))
+        log = MemoryLog(key=SigningKey(make(32)), origin=f"agentbus.{domain}/{name}/1")
         source = _Source(server, self.clock)
         self._sources.append(source)
-        node = Node(
-            "mallory",
+        place = Node(
+            name,
             transport=carrier,
             source=source,
             curve_key=identity.curve.public,
-            log=MemoryLog(key=log_key, origin=f"agentbus.{domain}/mallory/1"),
-            log_key=log_key.public.raw,
+            log=log,
             clock=self.clock,
             entropy=make,
         )
-        await node.open()
-        mallory = Attacker(node, await node.enter(identity), self)
-        carrier._sink = Tap(node, mallory.received)
-        return mallory
+        await place.open()
+        invited = Attacker(place, await place.enter(identity), self)
+        carrier._sink = Tap(place, invited.received)
+        self.clock.drive(place)
+        return invited
 
     async def _seat(self, agent: Agent[Any], who: PrincipalId) -> Voice:
         """As on any local bus; the attacker's ceiling follows, so that it is never a ceiling alone that stops her."""

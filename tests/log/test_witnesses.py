@@ -19,7 +19,8 @@ from agentbus.log import entry
 from agentbus.log.checkpoint import sign_checkpoint
 from agentbus.log.read import read_log
 from agentbus.log.verify import verify_log
-from agentbus.testing.draw import NOON
+from agentbus.testing.draw import NOON, chain_bytes, standing
+from agentbus.wire.header import Kind
 from agentbus.wire.limits import SECOND
 
 
@@ -92,9 +93,38 @@ def test_nobody_frames_a_log_by_giving_its_nodes_name_to_a_key_of_its_own(lab: L
     found = judged(lab, data, "carol", "erin")
     assert found["NOT-FORKED"] is None and found["NOT-TRUNCATED"] is None
     evidence = Evidence.open(data / "carol", data / "erin", directory=data / "directory", root=lab.world.root.id)
-    assert "2 checkpoints under keys of principals that do not speak in it" in evidence.verify()["NOT-FORKED"].reason
+    assert "2 checkpoints of its name under other log keys do not count" in evidence.verify()["NOT-FORKED"].reason
     with_dave = judged(lab, data, "carol-7", "dave", "erin")
     assert with_dave["NOT-FORKED"] and with_dave["NOT-TRUNCATED"] is False  # what carol's own key signed counts on
+
+
+def test_another_log_of_the_same_principals_is_another_log(lab: Lab, data: Path) -> None:
+    """Carol runs twice under one name, with a log key each: what the one signed says nothing of the other."""
+    second = SigningKey(b"2" * 32)
+    lab.restart("carol", log_key=second.public.raw)
+    erin = lab.open_peer(data / "erin", "erin")
+    erin.put_blob(lab.statements["carol"])
+    lab.keep(erin, *(sign_checkpoint(ORIGIN, size, b"r" * 32, second) for size in (14, 10**9)))
+    erin.close()
+    found = judged(lab, data, "carol", "erin")
+    assert found["NOT-FORKED"] is None and found["NOT-TRUNCATED"] is None and found["INTACT"]
+    lab.keep(erin := lab.open_peer(data / "erin", "erin"), sign_checkpoint(ORIGIN, 14, b"s" * 32, second))
+    erin.close()
+    evidence = Evidence.open(data / "carol", data / "erin", directory=data / "directory", root=lab.world.root.id)
+    forked = evidence.verify()["NOT-FORKED"]  # of the other one it is proved all the same
+    assert forked.ok is False and all("signed two histories of 14 entries" in one for one in forked.problems)
+
+
+def test_a_message_for_somebody_else_does_not_say_whose_log_it_is(lab: Lab, data: Path) -> None:
+    """Dave sends carol what is erin's: she refuses it, and her log is no less hers."""
+    log = lab.open(data / "refusing")
+    lab.write_small(log)
+    log.put_blob(lab.statements["erin"])
+    frames = lab.envelope("dave", "erin", Kind.REQUEST, chain_bytes(standing(lab.world, "dave")), b"{}")
+    lab.log(log, frames[:1], "dave", sent=False, code="reject.recipient")
+    log.close()
+    found = judged(lab, data, "refusing")
+    assert found["INTACT"]
 
 
 def test_several_processes_say_what_one_says(lab: Lab, data: Path, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ class Town:
             log = self.logs[name] = Disk(key=self.keys[name], origin=f"agentbus.{DOMAIN}/{_file(name)}/1")
         node = self.nodes[name] = SimNode(
             _file(name), transport=carrier, source=source, curve_key=curve, log=log,
-            log_key=self.keys[name].public.raw, clock=self.clocks[name], entropy=self._entropy, **more,
+            clock=self.clocks[name], entropy=self._entropy, **more,
         )  # fmt: skip
         return node
 
