@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from agentbus.bus import Bus, LocalBus, Opening
+    from agentbus.bus.base import Bus, Opening
+    from agentbus.bus.local import LocalBus
     from agentbus.delegation.chain import Authority
     from agentbus.delegation.grant import Link
     from agentbus.delegation.scope import AtMost, Before, OneOf, Prefix, Scope
@@ -97,7 +98,8 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "bus": "Bus LocalBus Opening",
+    "bus.base": "Bus Opening",
+    "bus.local": "LocalBus",
     "delegation.chain": "Authority",
     "delegation.grant": "Link",
     "delegation.scope": "AtMost Before OneOf Prefix Scope",

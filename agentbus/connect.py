@@ -18,8 +18,7 @@ from agentbus.home import home
 from agentbus.wire.ids import b64, unb64
 
 if TYPE_CHECKING:
-    from agentbus.crypto.keys import CurveKey, SigningKey
-    from agentbus.log.base import LogStore
+    from agentbus.crypto.keys import CurveKey
     from agentbus.transport.base import Transport
 
 CODES: Final = {
@@ -119,13 +118,6 @@ def zmq_transport(curve: CurveKey, *, listen: str | None, advertise: str | None 
     from agentbus.transport.zeromq import ZmqTransport
 
     return ZmqTransport(secret_key=curve.secret, public_key=curve.public, listen=listen, advertise=advertise)
-
-
-def file_log(folder: Path, *, key: SigningKey, domain: str, node: str, now: int) -> LogStore:
-    """The log of a node in files, in the epoch it is in."""
-    from agentbus.logstore.epochs import open_epoch
-
-    return open_epoch(folder, key=key, domain=domain, node=node, now=now)
 
 
 def log_folder(node: str) -> Path:

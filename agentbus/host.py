@@ -8,11 +8,10 @@ directory's own messages Â· ``DIR/discovery/`` what agents claim of themselves Â
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from agentbus.connect import BusUrl, file_log, zmq_transport
+from agentbus.connect import BusUrl, zmq_transport
 from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.delegation.statements import enrolment_transcript
 from agentbus.directory.core import Directory, prove_possession
@@ -20,7 +19,7 @@ from agentbus.directory.data import DirectoryData
 from agentbus.errors import ConfigError
 from agentbus.identity import Identity
 from agentbus.keyfile import KeyFile, Keys
-from agentbus.log.base import LogStore
+from agentbus.logstore.nodelog import open_log
 from agentbus.runtime.clock import Clock, SystemClock
 from agentbus.runtime.node import Node
 from agentbus.runtime.serving import Service, policy_of
@@ -87,7 +86,7 @@ class DirectoryHost:
     async def _start(self) -> None:
         keys, domain = self.core.keys, self.core.domain
         server = DirectoryServer(self.core, self.clock)
-        log = open_log(self.folder / "directory-node", domain, "directory", self.clock)
+        log = open_log(self.folder / "directory-node", domain, "directory", now=self.clock.now())
         carrier = zmq_transport(keys.curve, listen=self._listen, advertise=self._advertise)
         self.node = Node(
             "directory",
@@ -164,26 +163,3 @@ def make_operator(core: Directory, file: Path, *, now: int) -> Identity | None:
     register_here(core, identity, now=now)
     kept.accept()
     return identity
-
-
-def open_log(folder: Path, domain: str, node: str, clock: Clock) -> LogStore:
-    """The node's log in ``folder``; its log key lives beside it."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / "log.key"
-    if not path.exists():
-        _make_log_key(path)
-    key = SigningKey(path.read_bytes())
-    return file_log(folder, key=key, domain=domain, node=node, now=clock.now())
-
-
-def _make_log_key(path: Path) -> None:
-    """Whole or not at all: another process that starts in this folder at the same moment may read it at any time."""
-    fresh = path.with_name(f"log.key.{os.getpid()}")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as out:
-        out.write(os.urandom(32))
-        out.flush()
-        os.fsync(out.fileno())
-    with suppress(FileExistsError):
-        os.link(fresh, path)  # unlike a rename, it never replaces the key of whoever was first
-    fresh.unlink()

@@ -82,7 +82,7 @@ class Identity:
         Raises:
             ConfigError, KeyFileError, DirectoryRefused, Unavailable.
         """
-        bus = import_module("agentbus.bus")  # by name: the bus stands above this module, and reaches the directory
+        bus = import_module("agentbus.bus.opening")  # by name: the bus stands above this module
         identity: Identity = await bus.enrol_identity(name, token, url, passphrase=passphrase, replace=replace)
         return identity
 
@@ -102,7 +102,7 @@ class Identity:
         Raises:
             KeyFileError, DirectoryRefused, Unavailable.
         """
-        bus = import_module("agentbus.bus")
+        bus = import_module("agentbus.bus.opening")
         identity: Identity = await bus.rotate_identity(self, url, overlap)
         return identity
 

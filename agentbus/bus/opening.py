@@ -24,9 +24,9 @@ from agentbus.errors import (
 )
 from agentbus.holdings import Holdings
 from agentbus.home import home, key_path
-from agentbus.host import open_log
 from agentbus.identity import Identity
 from agentbus.keyfile import SALT, KeyFile, Keys, Lock, passphrase_from_environment
+from agentbus.logstore.nodelog import open_log
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.clock import Clock, SystemClock
 from agentbus.runtime.loop import run
@@ -91,7 +91,7 @@ async def connect_bus(
             name = base if attempt == 1 else f"{base}-{attempt}"
             carrier = transport or zmq_transport(identity.curve, listen=listen, advertise=advertise)
             try:
-                log = open_log(folder or log_folder(name), identity.id.domain, name, clock)
+                log = open_log(folder or log_folder(name), identity.id.domain, name, now=clock.now())
             except AgentBusError as error:
                 if error.code != "log.locked" or folder is not None:
                     raise

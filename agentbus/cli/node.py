@@ -23,7 +23,7 @@ def init(url: str, as_json: bool) -> None:
 
 def open_bus(name: str | None, *, listen: str | None = None) -> Any:
     """The bus of a command: as NAME, else AGENTBUS_IDENTITY, else user/operator."""
-    from agentbus.bus import Bus
+    from agentbus.bus.base import Bus
 
     return Bus.connect(identity=_unlocked(speaker(name)), listen=listen)
 

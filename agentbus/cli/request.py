@@ -14,7 +14,7 @@ from agentbus.cli.output import as_option, json_option, run_async
 from agentbus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agentbus.bus import Bus
+    from agentbus.bus.base import Bus
     from agentbus.runtime.caller import Caller
 
 CODES: Final = {

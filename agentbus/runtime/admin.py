@@ -10,7 +10,7 @@ from agentbus.runtime.message import Request
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Card(_Strict):

@@ -123,7 +123,7 @@ class Agent(Generic[S]):
 
     def run(self) -> None:
         """Serve this agent until SIGTERM: URL, identity and addresses come from the environment and the profile."""
-        import_module("agentbus.bus").run_agent(self)  # by name: the bus stands above this module
+        import_module("agentbus.bus.opening").run_agent(self)  # by name: the bus stands above this module
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, {sorted(self.handlers)})"

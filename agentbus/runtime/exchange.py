@@ -36,7 +36,7 @@ CHAIN: Final = "urn:agentbus:token-type:chain"
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class PublicKey(_Strict):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
-from agentbus.bus import Bus
+from agentbus.bus.base import Bus
 from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority

@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
 
 from agentbus.audit import Evidence
-from agentbus.bus import LocalBus, Opening
+from agentbus.bus.base import Opening
+from agentbus.bus.local import LocalBus
 from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.delegation.scope import Scope
 from agentbus.delegation.trust import Trust
@@ -56,7 +57,7 @@ class Entropy:
 
 
 class Network(LocalBus):
-    """A :class:`~agentbus.bus.LocalBus` that runs by a :class:`ManualClock`, and has an attacker in it.
+    """A :class:`~agentbus.bus.local.LocalBus` that runs by a :class:`ManualClock`, and has an attacker in it.
 
     Attributes:
         clock: Stands still until it is moved.

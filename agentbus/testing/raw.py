@@ -14,7 +14,8 @@ from typing import Self
 
 from pydantic import BaseModel
 
-from agentbus.bus import Bus, connect_bus
+from agentbus.bus.base import Bus
+from agentbus.bus.opening import connect_bus
 from agentbus.connect import find_url
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority

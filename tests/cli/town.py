@@ -13,7 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 from agentbus import Identity
-from agentbus.bus import connect_bus
+from agentbus.bus.opening import connect_bus
 from agentbus.cli.main import cli
 from agentbus.connect import BusUrl
 from agentbus.enrolment import enrol

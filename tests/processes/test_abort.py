@@ -17,7 +17,7 @@ from nacl.public import PrivateKey
 
 from agentbus import AgentGone, Bus, Identity, Raw
 from agentbus.audit import Evidence
-from agentbus.bus import connect_bus
+from agentbus.bus.opening import connect_bus
 from agentbus.connect import BusUrl
 from agentbus.wire.header import Kind
 from tests.processes.test_failures import World, world  # noqa: F401  # the fixture

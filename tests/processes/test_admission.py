@@ -10,7 +10,7 @@ import pytest
 from nacl.public import PrivateKey
 
 from agentbus import Bus
-from agentbus.bus import connect_bus
+from agentbus.bus.opening import connect_bus
 from agentbus.host import DirectoryHost
 from agentbus.wire.ids import everyone
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentbus import Agent, Bus, Session
-from agentbus.bus import connect_bus
+from agentbus.bus.opening import connect_bus
 from agentbus.host import DirectoryHost
 from agentbus.runtime.node import Node
 from agentbus.testing import ManualClock, Network

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from agentbus import Agent, Bus, Context, Raw, Request, RequestInvalid, StreamRequest
-from agentbus.bus import connect_bus
+from agentbus.bus.opening import connect_bus
 from agentbus.directory import life
 from agentbus.errors import LogError
 from agentbus.host import DirectoryHost

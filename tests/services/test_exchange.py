@@ -30,7 +30,8 @@ from agentbus import (
     Scope,
     Session,
 )
-from agentbus.bus import Bus, connect_bus
+from agentbus.bus.base import Bus
+from agentbus.bus.opening import connect_bus
 from agentbus.crypto.sealed import SealKey, seal
 from agentbus.errors import InvalidKey, LogError, Malformed
 from agentbus.host import DirectoryHost

@@ -17,7 +17,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from agentbus import Agent, AgentBusError, Context, Request, Session, StreamRequest
-from agentbus.bus import Bus
+from agentbus.bus.base import Bus
 from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.delegation.chain import Authority
 from agentbus.directory.core import Directory, OnlineKeys

@@ -70,7 +70,7 @@ async def measure(folder: Path, seconds: float) -> dict[str, Any]:
 
 
 async def _signed(folder: Path, seconds: float) -> dict[str, Any]:
-    from agentbus.bus import Bus
+    from agentbus.bus.base import Bus
     from agentbus.cli.demo.processes import Processes
     from agentbus.identity import Identity
     from agentbus.runtime.message import Raw

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from agentbus.bus import Bus
+from agentbus.bus.base import Bus
 from agentbus.connect import save_profile
 from agentbus.home import key_path
 from agentbus.host import DirectoryHost, make_operator

@@ -15,7 +15,7 @@ from agentbus.cli.output import as_option, json_option, run_async
 from agentbus.cli.target import load_agent
 
 if TYPE_CHECKING:
-    from agentbus.bus import Bus
+    from agentbus.bus.base import Bus
 
 
 @click.command()
@@ -41,7 +41,7 @@ def run(
         who = ["--as", name] if name else []
         raise click.exceptions.Exit(run_async(Instances([target, *who], instances, ready_file, as_json).run()))
 
-    from agentbus.bus import run_agent
+    from agentbus.bus.opening import run_agent
 
     def ready(bus: Bus) -> None:
         if ready_file is not None:
