@@ -66,7 +66,7 @@ FORBIDDEN = {
     "fcntl",
     "glob",
 }
-READS_FILES = {"log/read.py": {"os", "pathlib", "io"}, "log/verify.py": {"pathlib"}}
+READS_FILES = {"log/read.py": {"os", "pathlib", "io"}, "log/scanning.py": {"pathlib"}, "log/verify.py": {"pathlib"}}
 """What may read files although it stands in the core: a log is read where it lies (verify only names the folder)."""
 
 

@@ -6,7 +6,7 @@ Rule 2: nothing is written, and no key of anybody is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,12 +16,15 @@ from agentbus.audit.files import read_events, read_notes
 from agentbus.audit.message import Message, judged_after, messages_of, refusals_of
 from agentbus.audit.workers import WORTH, Progress, Workers, processors
 from agentbus.connect import find_url
+from agentbus.delegation.statements import Instance
 from agentbus.errors import ConfigError, NotVerified
+from agentbus.log.cut import cut_where_they_agree
 from agentbus.log.history import History, Statements
 from agentbus.log.part import Part
-from agentbus.log.read import LogFolder, Unit, read_log, require_log
+from agentbus.log.read import LogFolder, look, read_log, require_log
 from agentbus.log.reconcile import Reconciliation, joined, reconcile_logs
 from agentbus.log.report import Report, Verdict, merge
+from agentbus.log.scanning import Unit, extents_of
 from agentbus.log.sweep import statement_blobs
 from agentbus.log.verify import Verification
 from agentbus.log.witness import Notes
@@ -64,11 +67,18 @@ class Filter:
 class Evidence:
     """Logs beside the directory's log and a pinned root key. Make one with :meth:`open`."""
 
-    def __init__(self, logs: Sequence[Path], events: Sequence[bytes], root: bytes) -> None:
+    def __init__(self, logs: Sequence[Path], directory: Path, root: bytes) -> None:
         self._paths = tuple(logs)
-        self._events, self._root = list(events), root
-        self._history = History(events, root)
+        self._directory, self._root = directory, root
+        self._events: list[bytes] = []
+        self._look_up()
         self._logs: dict[str, LogFolder] | None = None
+
+    def _look_up(self) -> None:
+        """The directory as it is now: read after a log, it holds all that the log's entries were judged under."""
+        events = read_events(self._directory)
+        if events != self._events:
+            self._events, self._history = events, History(events, self._root)
 
     @classmethod
     def open(
@@ -91,7 +101,7 @@ class Evidence:
         raw = root if isinstance(root, bytes) else unb64(root.partition(".")[0], 32)
         for log in logs:
             require_log(Path(log))
-        return cls([Path(log) for log in logs], read_events(Path(directory)), raw)
+        return cls([Path(log) for log in logs], Path(directory), raw)
 
     # ── judging ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -105,8 +115,12 @@ class Evidence:
         Raises:
             LogError: ``log.missing``, ``evidence.worker``.
         """
-        logs = {self._name(path): read_log(path) for path in self._paths}
-        notes = self._notes(logs)
+        beside = {self._name(path): read_notes(path) for path in self._paths}
+        early = {path: look(path) for path in self._paths}
+        logs = {self._name(path): read_log(path, early[path]) for path in self._paths}
+        self._look_up()
+        cut_where_they_agree(logs, self._instances(logs))
+        notes = self._notes(logs, beside)
         read = 0
         entries = {name: _entries(log) for name, log in logs.items()}
         reports = {}
@@ -145,7 +159,7 @@ class Evidence:
         with Workers(count, log, self._events, self._root, sizes) as workers:
             yield from workers.read(units)
 
-    def _notes(self, logs: dict[str, LogFolder]) -> Notes:
+    def _notes(self, logs: dict[str, LogFolder], beside: dict[str, list[bytes]]) -> Notes:
         """The checkpoints of any log that any of the logs keeps."""
         log_keys: dict[str, list[tuple[str, bytes]]] = {}
         for log in logs.values():
@@ -155,7 +169,7 @@ class Evidence:
         for name, log in logs.items():
             for position, note, instant in log.notes():
                 notes.add(name, position, note, instant)
-            for note in read_notes(log.folder):
+            for note in beside[name]:
                 notes.add(name, None, note)
         return notes
 
@@ -215,18 +229,22 @@ class Evidence:
         """
         wanted = self.filter(**filters)
         seen = {name: _entries(log) for name, log in self._verified().items()}
+        looked: dict[str, list[int]] = {}
         while True:
             grown = False
             for path in self._paths:
-                name, log = self._name(path), read_log(path)
-                for unit in log.units(1 << 30):
-                    if unit.entries <= seen[name]:
-                        continue
-                    grown = True
-                    for message, problem in judged_after(name, log, self._history, seen[name]):
-                        if wanted.wants(message):
-                            yield message, problem
-                    seen[name] = unit.entries
+                name, now = self._name(path), extents_of(path)
+                if looked.get(name) == now:
+                    continue
+                looked[name], log = now, read_log(path)
+                if _entries(log) <= seen[name]:
+                    continue
+                grown = True
+                self._look_up()
+                for message, problem in judged_after(name, log, self._history, seen[name]):
+                    if wanted.wants(message):
+                        yield message, problem
+                seen[name] = _entries(log)
             if not grown:
                 wait()
 
@@ -237,8 +255,11 @@ class Evidence:
             NotVerified: :meth:`verify` did not run.
         """
         logs = self._verified()
+        return reconcile_logs(logs, self._instances(logs))
+
+    def _instances(self, logs: Mapping[str, LogFolder]) -> Iterator[Instance]:
         found = (Statements(statement_blobs(log), self._history) for log in logs.values())
-        return reconcile_logs(logs, (statement for statements in found for statement in statements))
+        return (statement for statements in found for statement in statements)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All messages, flat, for pandas and friends.

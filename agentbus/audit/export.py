@@ -7,18 +7,20 @@ Rule 2: it verifies by itself: what is copied from a log that is being written e
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from agentbus.audit.evidence import Evidence
 from agentbus.errors import ConfigError
-from agentbus.log.read import LogFolder, whole_records
-from agentbus.log.records import KEYS
+from agentbus.log.read import LogFolder
+from agentbus.log.records import KEYS, entry_segment
 from agentbus.log.report import Report
+from agentbus.log.scanning import whole_records
 from agentbus.wire.ids import b64
 
 CODES: Final = {
@@ -75,24 +77,39 @@ def export(evidence: Evidence, report: Report, out: Path, *, root: bytes) -> dic
 
 
 def copy_log(log: LogFolder, target: Path) -> None:
-    """Copy what verifies a log: entries first, because a writer puts what they name before them."""
+    """Copy what verifies a log: the entries that were read, and what is there now of all else, which they may name."""
     target.mkdir(parents=True, mode=0o700)
     if log.note is not None:
         (target / "checkpoint").write_bytes(log.note)
-    for pattern in ("[0-9]*.seg", "blobs-*.seg", "boxes-*.seg"):
+    for number, extent in enumerate(log.extents):
+        _copy_part(log.folder / entry_segment(number), target, extent)
+    for pattern in ("blobs-*.seg", "boxes-*.seg"):
         for path in sorted(log.folder.glob(pattern)):
-            size = path.stat().st_size
-            with path.open("rb") as source, (target / path.name).open("wb") as copy:
-                left = whole_records(source, size)
-                source.seek(0)
-                while left:
-                    data = source.read(min(left, 1 << 20))
-                    copy.write(data)
-                    left -= len(data)
+            with path.open("rb") as source:
+                extent = whole_records(source, path.stat().st_size)
+            _copy_part(path, target, extent)
     if (log.folder / KEYS).exists():
         shutil.copyfile(log.folder / KEYS, target / KEYS)
-    if (log.folder / "tile").is_dir():
-        shutil.copytree(log.folder / "tile", target / "tile", ignore=shutil.ignore_patterns("*.tmp"))
+    for _ in range(2):  # one that was given up meanwhile has left the full one, which the second look finds
+        _copy_tiles(log.folder, target)
+
+
+def _copy_tiles(folder: Path, target: Path) -> None:
+    """Copy the tiles that are not there yet; those that vanish meanwhile are left out."""
+    for base, _, names in os.walk(folder / "tile"):
+        beside = target / Path(base).relative_to(folder)
+        beside.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in names:
+            if not name.endswith(".tmp") and not (beside / name).exists():
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(Path(base, name), beside / name)
+
+
+def _copy_part(path: Path, target: Path, left: int) -> None:
+    with path.open("rb") as source, (target / path.name).open("wb") as copy:
+        while left and (data := source.read(min(left, 1 << 20))):
+            copy.write(data)
+            left -= len(data)
 
 
 def write_events(events: Sequence[bytes], folder: Path) -> None:

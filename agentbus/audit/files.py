@@ -43,5 +43,7 @@ def _read(path: Path, query: str) -> list[tuple[bytes]]:
                 return db.execute(query).fetchall()
         except sqlite3.Error as found:
             error = found
+            if getattr(found, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                break  # somebody writes it: read as if nobody did, it would be two states at once
     assert error is not None
     raise error

@@ -14,7 +14,8 @@ from agentbus.log.entry import ACCEPTED, Received, Refused, Sent, decode_entry
 from agentbus.log.entry import Message as LoggedMessage
 from agentbus.log.history import History, Statements
 from agentbus.log.judge import Judge
-from agentbus.log.read import NO_BOX, LogFolder, Numbered, Unit
+from agentbus.log.read import NO_BOX, LogFolder, Numbered
+from agentbus.log.scanning import Unit
 from agentbus.log.sweep import statement_blobs
 from agentbus.wire.header import OPENING, Header, Kind, decode_header
 from agentbus.wire.ids import PrincipalId, b64, parse_id
@@ -137,8 +138,8 @@ def messages_of(name: str, log: LogFolder, unit: Unit | None = None) -> Iterator
 def judged_after(name: str, log: LogFolder, history: History, start: int) -> Iterator[tuple[Message, str]]:
     """The messages from entry ``start`` on, each with what is wrong with it."""
     judge = Judge(log, history, Statements(statement_blobs(log), history))
-    for item in log.entries():
-        if not isinstance(item, Numbered) or item.position < start:
+    for item in log.after(start):
+        if not isinstance(item, Numbered):
             continue
         try:
             entry = decode_entry(item.data)

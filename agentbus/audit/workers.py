@@ -19,7 +19,8 @@ from typing import IO, Any, Final
 
 from agentbus.errors import LogError
 from agentbus.log.part import Part
-from agentbus.log.read import LogFolder, Unit
+from agentbus.log.read import LogFolder
+from agentbus.log.scanning import Unit
 
 CODES: Final = {
     "evidence.worker": "A process that read a part of a log died; is there memory enough? Verify with fewer at once.",

@@ -3,8 +3,10 @@
 Rule 1: damage is reported with its place and reading goes on behind it where that is possible: an auditor wants to know
 all of it.
 Rule 2: nothing here is verified but that a blob or box is the one of its digest.
-Rule 3: the entries' extent is taken before blobs and boxes are read, because a writer puts those first: so a log that
-is being written reads whole.
+Rule 3: a log that is being written reads whole: the checkpoint is read first, then the entries' extent is taken, then
+blobs and boxes are read, because a writer puts things down in the opposite order. A record at the very end that is only
+half there, and that no checkpoint covers, is left out and named in ``unfinished``: it is being written, or a crash cut
+it.
 Rule 4: memory is a window of each file and 16 bytes for each blob and box.
 """
 
@@ -14,13 +16,13 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from agentbus.crypto.box import ERASED, KEY, box_name, open_box
 from agentbus.crypto.note import Checkpoint
 from agentbus.errors import LogError, Malformed
 from agentbus.log.checkpoint import read_checkpoint
-from agentbus.log.entry import EntryKind, PeerCheckpoint, decode_entry, kind_of
+from agentbus.log.entry import EntryKind, PeerCheckpoint, decode_entry
 from agentbus.log.index import Index, Place
 from agentbus.log.records import (
     BOX_HEAD,
@@ -32,8 +34,18 @@ from agentbus.log.records import (
     blob_segment,
     box_segment,
     entry_segment,
-    scan,
 )  # fmt: skip
+from agentbus.log.scanning import (
+    WINDOW,
+    Unit,
+    count_entries,
+    extents_of,
+    hop,
+    hop_kind,
+    scan_file,
+    units_of,
+    without_unfinished,
+)
 
 CODES: Final = {
     "log.missing": "There is no log in this folder.",
@@ -41,10 +53,6 @@ CODES: Final = {
 
 STATEMENT: Final = b"\x95\x03"
 """How an encoded instance statement begins: an array of five, the first of them ``statements.INSTANCE``."""
-WINDOW: Final = 1024 * 1024
-"""Bytes of a file that are in memory at once, unless one record is longer."""
-
-
 RECENT: Final = 256
 """Blobs that are remembered; with chains of at most 64 KiB below 16 MiB, and mostly below one."""
 
@@ -68,14 +76,6 @@ class Numbered(NamedTuple):
     data: bytes
 
 
-class Unit(NamedTuple):
-    """A part of the entries that can be read apart from the others."""
-
-    place: Place
-    position: int  # of its first entry
-    entries: int
-
-
 class Box(NamedTuple):
     """What became of a box: its content, or None with whether its key was erased, or what is wrong with it."""
 
@@ -87,17 +87,35 @@ class Box(NamedTuple):
 NO_BOX: Final = Box(None)
 
 
+class Look(NamedTuple):
+    """A first look at a log: taken of all that are judged together before any of them is read."""
+
+    note: bytes | None
+    extents: list[int]
+
+
+def look(folder: Path) -> Look:
+    """The checkpoint, and behind it in time how far the entries go."""
+    note = _bytes_of(folder / "checkpoint")
+    return Look(note, extents_of(folder))
+
+
 class LogFolder:
     """What a folder holds. Make one with :func:`read_log`. It can be pickled, so that several processes read it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, early: Look | None = None) -> None:
+        early = early or look(folder)
         self.folder = folder
-        self.note = _bytes_of(folder / "checkpoint")
+        self.note = early.note
         self.damage: list[Damage] = []
         """Damage of the blobs, boxes and files; that of entries is found by :meth:`entries`."""
+        self.unfinished: list[Damage] = []
+        """Records at the very end of their series that are only half there; an entry only where none is covered."""
         self.statements: list[bytes] = []
         """Digests of blobs that look like instance statements."""
         self._extents = [path.stat().st_size for path in self._segments(entry_segment)]
+        self._early = early.extents
+        self._leave_unfinished()
         self._blobs = Index(self._scan_blobs())
         self._boxes = Index(self._scan_boxes())
         self._recent: dict[bytes, bytes] = {}
@@ -138,20 +156,47 @@ class LogFolder:
                         yield Numbered(position, found.data)
                     position += 1
 
+    @property
+    def extents(self) -> list[int]:
+        """How far each segment of entries was read."""
+        return list(self._extents)
+
+    @property
+    def settled(self) -> int:
+        """How many entries were here before any of the logs that are judged together was read.
+
+        What stands behind them in time is in what was read of the other logs, however fast all are written.
+        """
+        return count_entries(self.folder, without_unfinished(self.folder, self._early))
+
+    @property
+    def size(self) -> int:
+        """How many entries were read."""
+        return count_entries(self.folder, self._extents)
+
+    def end_before(self, position: int) -> None:
+        """Leave out the entries from this position on."""
+        behind = self.units(position)[1:2] if position else self.units(1)[:1]
+        for unit in behind:
+            self._extents = [*self._extents[: unit.place.segment], unit.place.offset]
+
     def units(self, count: int) -> list[Unit]:
         """All entries in parts of ``count``, found by hopping from length to length."""
-        units: list[Unit] = []
-        position, start, first = 0, Place(0, 0), 0
-        for number, extent in enumerate(self._extents):
-            with (self.folder / entry_segment(number)).open("rb") as file:
-                for offset in hop(file, extent):
-                    if position - first == count:
-                        units.append(Unit(start, first, count))
-                        first = position
-                    if position == first:
-                        start = Place(number, offset)
-                    position += 1
-        return [*units, Unit(start, first, position - first)] if position > first else units
+        return units_of(self.folder, self._extents, count)
+
+    def after(self, position: int) -> Iterator[Numbered | Damage]:
+        """The entries from a position on, and the damage between them."""
+        for unit in self.units(position)[1:] if position else self.units(1 << 30):
+            yield from self.entries(unit)
+
+    def later(self) -> Iterator[bytes]:
+        """The entries that were written since the extents were taken, as far as they are whole now."""
+        last = len(self._extents) - 1
+        for number, path in list(enumerate(self._segments(entry_segment)))[max(last, 0) :]:
+            with path.open("rb") as file:
+                for found in scan_file(file, self._extents[last] if number == last else 0, path.stat().st_size):
+                    if isinstance(found, Record):
+                        yield found.data
 
     def notes(self) -> Iterator[tuple[int, bytes, int]]:
         """The checkpoints of other logs that entries keep, each with its position before and its instant behind it.
@@ -268,8 +313,7 @@ class LogFolder:
             with path.open("rb") as file:
                 for found in scan_file(file, 0, path.stat().st_size):
                     if isinstance(found, Bad):
-                        torn = found.torn and number == len(paths) - 1
-                        self.damage.append(Damage(path.name, found.offset, found.reason, torn))
+                        self._bad(path.name, found, last=number == len(paths) - 1)
                         continue
                     digest, data = found.data[:32], found.data[32:]
                     if hashlib.sha256(data).digest() != digest:
@@ -285,12 +329,24 @@ class LogFolder:
             with path.open("rb") as file:
                 for found in scan_file(file, 0, path.stat().st_size):
                     if isinstance(found, Bad):
-                        torn = found.torn and number == len(paths) - 1
-                        self.damage.append(Damage(path.name, found.offset, found.reason, torn))
+                        self._bad(path.name, found, last=number == len(paths) - 1)
                     elif len(found.data) <= BOX_HEAD.size:
                         self.damage.append(Damage(path.name, found.offset, "this is no box"))
                     else:
                         yield found.data[:32], Place(number, found.offset)
+
+    def _bad(self, name: str, found: Bad, *, last: bool) -> None:
+        where = self.unfinished if found.unfinished and last else self.damage
+        where.append(Damage(name, found.offset, found.reason, found.torn and last))
+
+    def _leave_unfinished(self) -> None:
+        """End before an entry that is only half there, unless the checkpoint covers it."""
+        before = without_unfinished(self.folder, self._extents)
+        if before == self._extents or count_entries(self.folder, before) < (self.said.size if self.said else 0):
+            return
+        missing = f"{self._extents[-1] - before[-1]} bytes of an entry that is not whole"
+        self.unfinished.append(Damage(entry_segment(len(before) - 1), before[-1], missing, torn=True))
+        self._extents = before
 
     # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -308,14 +364,18 @@ class LogFolder:
         return found
 
 
-def read_log(folder: Path) -> LogFolder:
+def read_log(folder: Path, early: Look | None = None) -> LogFolder:
     """Read a log's folder.
+
+    Args:
+        folder: A node's log.
+        early: What :func:`look` gave before any of the logs that are judged together was read.
 
     Raises:
         LogError: ``log.missing``.
     """
     require_log(folder)
-    return LogFolder(folder)
+    return LogFolder(folder, early)
 
 
 def require_log(folder: Path) -> None:
@@ -326,83 +386,6 @@ def require_log(folder: Path) -> None:
     """
     if not (folder / entry_segment(0)).is_file():
         raise LogError("log.missing", f"{folder} holds no {entry_segment(0)}; name the folder of a node's log")
-
-
-def scan_file(file: BinaryIO, start: int, end: int) -> Iterator[Record | Bad]:
-    """The records of a file between two offsets, as :func:`agentbus.log.records.scan` finds them, window by window."""
-    at, window = start, WINDOW
-    while at < end:
-        file.seek(at)
-        data = file.read(min(window, end - at))
-        whole = at + len(data) >= end or not data
-        grown = False
-        after: int | None = None
-        for found in scan(data):
-            if isinstance(found, Record):
-                yield Record(at + found.offset, found.data)
-                after = found.offset + HEAD.size + len(found.data)
-            elif not whole and found.torn and (found.after is None or found.after >= len(data)):
-                at, window, grown = at + found.offset, window if found.offset else 2 * window, True
-                break
-            else:
-                torn = found.torn and whole
-                yield found._replace(offset=at + found.offset, torn=torn)
-                after = found.after
-        if grown:
-            continue
-        if whole or after is None:
-            return
-        at, window = at + after, WINDOW
-
-
-def hop(file: BinaryIO, end: int) -> Iterator[int]:
-    """The offsets at which records begin, by their lengths alone, as :func:`scan_file` counts them."""
-    at, base, data = 0, 0, b""
-    while at < end:
-        if at + HEAD.size > base + len(data):
-            file.seek(at)
-            base, data = at, file.read(min(WINDOW, end - at))
-        yield at
-        if at + HEAD.size > base + len(data):
-            return
-        (length, _) = HEAD.unpack_from(data, at - base)
-        at += HEAD.size + length
-        if not 0 < length <= MAX_RECORD:
-            return
-
-
-def whole_records(file: BinaryIO, end: int) -> int:
-    """Where the last record ends that is whole: up to there a file can be copied while somebody writes it."""
-    last = 0
-    for at in hop(file, end):
-        file.seek(at)
-        head = file.read(HEAD.size)
-        after = at + HEAD.size + HEAD.unpack(head)[0] if len(head) == HEAD.size else end + 1
-        if after > end:
-            return at
-        last = after
-    return max(last, 0)
-
-
-def hop_kind(file: BinaryIO, end: int, kind: int) -> Iterator[bytes | None]:
-    """For each record that :func:`hop` finds, its bytes where it claims to be an entry of this kind, else None."""
-    at, base, data = 0, 0, b""
-    while at < end:
-        if at + HEAD.size + 4 > base + len(data):
-            file.seek(at)
-            base, data = at, file.read(min(WINDOW, end - at))
-        if len(data) - (at - base) < HEAD.size:
-            yield None
-            return
-        (length, _) = HEAD.unpack_from(data, at - base)
-        start, found = at + HEAD.size, None
-        if kind_of(data[start - base : start - base + 4]) == kind and length <= MAX_RECORD:
-            file.seek(start)
-            found = file.read(length)
-        yield found
-        if not 0 < length <= MAX_RECORD:
-            return
-        at = start + length
 
 
 def _whole(data: bytes, at: int) -> bool:

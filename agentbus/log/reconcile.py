@@ -209,6 +209,9 @@ class _Join:
             return _finding("lost", "explained", "power", f"{other.name} lost power then", digest, line, side)
         if other.stopped(line):
             return _finding("lost", "explained", other.name, f"{other.name} had stopped, or did", digest, line, side)
+        if other.may_take(line):
+            why = f"under way where {other.name} ends: it runs, and there is time left"
+            return _finding("lost", "explained", "", why, digest, line, side)
         why = "lost on the way, held back, or left out"
         if other.dropped:
             why += f"; {other.name} refused {other.dropped} frames that it only counted"

@@ -32,6 +32,7 @@ class Bad(NamedTuple):
     reason: str
     torn: bool  # nothing follows it: a write that was cut off looks so
     after: int | None = None  # where reading can go on; None: nothing behind it can be found
+    unfinished: bool = False  # the file ends before the record does: a write that is under way looks so
 
 
 def encode_records(items: Iterable[bytes]) -> bytes:
@@ -52,7 +53,7 @@ def scan(segment: bytes, start: int = 0) -> Iterator[Record | Bad]:
     at, end = start, len(segment)
     while at < end:
         if end - at < HEAD.size:
-            yield Bad(at, f"{end - at} bytes are no record", torn=True)
+            yield Bad(at, f"{end - at} bytes are no record", torn=True, unfinished=True)
             return
         length, checksum = HEAD.unpack_from(segment, at)
         after = at + HEAD.size + length
@@ -60,7 +61,8 @@ def scan(segment: bytes, start: int = 0) -> Iterator[Record | Bad]:
             yield Bad(at, f"a record of {length} bytes cannot be", torn=not any(segment[at:]) or after > end)
             return
         if after > end:
-            yield Bad(at, f"a record of {length} bytes of which {after - end} are missing", torn=True)
+            missing = f"a record of {length} bytes of which {after - end} are missing"
+            yield Bad(at, missing, torn=True, unfinished=True)
             return
         data = segment[at + HEAD.size : after]
         if zlib.crc32(data) == checksum:

@@ -72,6 +72,11 @@ class Tally:
         self._problems: list[str] = []
         self._more = 0
 
+    @property
+    def bad(self) -> bool:
+        """Whether there is a problem."""
+        return bool(self._problems)
+
     def problem(self, text: str) -> None:
         """Something that makes the verdict negative."""
         if len(self._problems) < _KEPT:

@@ -131,6 +131,11 @@ class Side:
         if header.in_reply_to is not None and entry.code == ACCEPTED:
             self.answered.add(header.in_reply_to)
 
+    def may_take(self, line: Line) -> bool:
+        """Whether a message for it can be under way where its log ends: there is time, and nothing later came."""
+        later = self.newest.get((line.sender_instance, line.recipient_instance), 0) > line.peer_seq
+        return not later and line.deadline > self.last and bool(self.runs) and not self.runs[-1].closed
+
     def wrote(self, instant: int) -> bool:
         """Whether the process ran at an instant, and not just before it stopped."""
         return any(run.first <= instant < run.last - ROUND_A_STOP for run in self.runs) or (
@@ -147,8 +152,8 @@ class Side:
         return any(first - ROUND_A_STOP <= instant <= last and why == "power" for first, last, why in self.forgot)
 
 
-def read_side(log: LogFolder, name: str) -> Side:
-    """Everything a log says of messages. What cannot be read is the verdicts' business."""
+def read_side(log: LogFolder, name: str, start: int = 0) -> Side:
+    """Everything a log says of messages, from an entry on. What cannot be read is the verdicts' business."""
     node: str | None = None
     if log.origin is not None:
         try:
@@ -156,7 +161,7 @@ def read_side(log: LogFolder, name: str) -> Side:
         except AgentBusError:
             node = None
     side = Side(name, node)
-    for item in log.entries():
+    for item in log.after(start):
         if isinstance(item, Numbered):
             try:
                 side.add(decode_entry(item.data))

@@ -16,7 +16,8 @@ from agentbus.log.entry import ACCEPTED, Message, PeerCheckpoint, Received, Reda
 from agentbus.log.history import History, Statements
 from agentbus.log.judge import Judge, where
 from agentbus.log.part import Absent, Kept, Part
-from agentbus.log.read import NO_BOX, Damage, LogFolder, Numbered, Unit
+from agentbus.log.read import NO_BOX, Damage, LogFolder, Numbered
+from agentbus.log.scanning import Unit
 from agentbus.log.tiles import ENTRIES, WIDTH, encode_bundle, tile_path
 from agentbus.protocol.sealing import commit_body
 from agentbus.wire.header import OPENING, Header, decode_header

@@ -9,17 +9,20 @@ Rule 3: one pass, and memory for the blobs' index, the statements, 32 bytes for 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from agentbus.crypto.keys import VerifyKey
 from agentbus.crypto.merkle import Tree, empty_root, node_hash
 from agentbus.errors import AgentBusError
 from agentbus.log.checkpoint import Origin, parse_origin, verify_checkpoint
+from agentbus.log.entry import Redaction, decode_entry
 from agentbus.log.history import History, Statements
 from agentbus.log.judge import verdicts_of
 from agentbus.log.part import Part, Run
-from agentbus.log.read import LogFolder, Unit
+from agentbus.log.read import LogFolder
 from agentbus.log.report import Report, Tally, Verdict
+from agentbus.log.scanning import Unit
 from agentbus.log.sweep import UNIT, Sweep, statement_blobs
 from agentbus.log.tiles import WIDTH, TileTree, tile_path
 from agentbus.log.witness import Held, count_for, forward_dated, judge_notes
@@ -70,6 +73,8 @@ class Verification:
             self._found.add(part)
         found = self._found
         self._intact.add(found.intact)
+        self._add_later_redactions()
+        self._check_unfinished()
         for group in found.groups:
             self._groups.append(group)
         self._check_checkpoint()
@@ -88,6 +93,25 @@ class Verification:
             **_bodies(found),
         }
         return Report({**verdicts_of(found.judged, self._history), **mine})
+
+    def _add_later_redactions(self) -> None:
+        """A body may have been erased while this was reading; the entry that says so stands behind what was read."""
+        if all(one.commitment in self._found.redacted for one in self._found.absent):
+            return
+        for data in self._log.later():
+            with suppress(AgentBusError):
+                entry = decode_entry(data)
+                if isinstance(entry, Redaction):
+                    self._found.redacted.add(entry.commitment)
+
+    def _check_unfinished(self) -> None:
+        """A blob or box that is only half there is being written now, unless an entry misses it."""
+        found = self._found
+        erased = {one.digest for one in found.absent if one.commitment in found.redacted}
+        lacking = any(one.digest not in erased for one in found.absent)
+        if lacking or self._intact.bad or found.judged.get("AUTHENTIC", Tally()).bad:
+            for place in self._log.unfinished:
+                self._intact.problem(str(place))
 
     @property
     def keys(self) -> set[bytes]:
@@ -185,7 +209,9 @@ class Verification:
     def _intact_verdict(self) -> Verdict:
         said = self._log.said
         behind = self._found.entries - said.size if said else 0
-        reason = f"{behind} entries after the checkpoint are not covered" if behind > 0 else ""
+        parts = [f"{behind} entries after the checkpoint are not covered"] if behind > 0 else []
+        parts += [f"{place}, not covered" for place in self._log.unfinished]
+        reason = "; ".join(parts)
         if said is not None and self._signer_key is None:
             verdict = self._intact.verdict(reason=reason)
             return verdict if verdict.ok is False else Verdict(None, verdict.checked, [], _UNSIGNED)

@@ -5,7 +5,7 @@ Rule 2: ``append`` is one write of one piece; what it returned from survives ``k
 Rule 3: a checkpoint is made from what the disk gives back, never from what memory believes was written, in this order:
 fdatasync → read back, hash → compare-and-swap the row → write tiles → sign → publish. The row comes before the
 signature, so that two notes about one size cannot come to be; signatures are deterministic, so the note can be made
-again from the row.
+again from the row. The first is made before the first entry, over none: entries without a checkpoint are damage.
 Rule 4: an error of the disk is final. Nobody knows what it kept; opening the log again finds out.
 
 ::
@@ -91,6 +91,7 @@ class FileLog:
         self._checkpointing = threading.Lock()  # held while the tree moves; taken before _writing, never after
         power = boot != self._state.booted and found.size > 0 and found.last_kind != EntryKind.CLOSE
         try:
+            self._vouch()
             self._note_gaps(now, found.cut, power)
             self._state.started(boot)
         except BaseException:
@@ -140,6 +141,13 @@ class FileLog:
         except BaseException:
             _close_quietly(lock)
             raise
+
+    def _vouch(self) -> None:
+        """Have a checkpoint before the first entry, over none if need be: entries without one are never a young log."""
+        if self.published is None and self._durability != "off":
+            self._publish()
+            if not self._covered.size:
+                self.published = None  # it tells no peer anything
 
     def _note_gaps(self, now: int, cut: int, power: bool) -> None:
         durable = self._covered.size

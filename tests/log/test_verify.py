@@ -183,7 +183,11 @@ def test_what_came_after_the_checkpoint_is_read_and_said_not_to_be_covered(lab: 
     with (tmp_path / "y" / "00000000.seg").open("ab") as file:
         file.write(b"\0\0\0\x09torn")
     verdict = lab.verify(tmp_path / "y")["INTACT"]
-    assert verdict.ok is False and "torn tail" in verdict.problems[0]
+    assert verdict.ok and "torn tail" in verdict.reason
+    with (tmp_path / "y" / "00000000.seg").open("ab") as file:
+        file.write(b"and whole")
+    verdict = lab.verify(tmp_path / "y")["INTACT"]
+    assert verdict.ok is False and "checksum" in verdict.problems[0]
     log.close()
 
 
