@@ -23,10 +23,14 @@ class Desk:
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("AGENTBUS_")}
         self.environment |= {"AGENTBUS_HOME": str(folder / "home"), "AGENTBUS_DATA": str(folder / "logs")}
         self.running: list[subprocess.Popen[str]] = []
+        self.prefix: tuple[str, ...] = ()  # what runs a command elsewhere, such as in a namespace
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [*self.prefix, sys.executable, "-m", "agentbus.cli.main", *arguments]
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "agentbus.cli.main", *arguments], env=self.environment, cwd=self.folder,
+            self._command(*arguments), env=self.environment, cwd=self.folder,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self.running.append(process)
@@ -55,7 +59,7 @@ class Desk:
 
     def run(self, *arguments: str, exit: int = 0, given: str | None = None) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "agentbus.cli.main", *arguments], env=self.environment, cwd=self.folder,
+            self._command(*arguments), env=self.environment, cwd=self.folder,
             capture_output=True, text=True, timeout=60, input=given,
         )  # fmt: skip
         assert done.returncode == exit, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
