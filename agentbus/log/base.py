@@ -78,6 +78,10 @@ class LogStore(Protocol):
         """
         ...
 
+    def put_boxes(self, datas: Sequence[bytes]) -> list[bytes]:
+        """:meth:`put_box` for each of ``datas``; their names."""
+        ...
+
     def box(self, name: bytes) -> bytes | None:
         """What the box of this name holds; None where there is none or its key was destroyed."""
         ...

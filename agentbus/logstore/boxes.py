@@ -74,7 +74,8 @@ class Boxes:
         except OSError as error:
             raise LogError("log.write", f"{self._folder}: {error.strerror}; free the disk and restart") from error
         self._slots += len(self._pending)
-        rows = [BOX_HEAD.pack(name, slot + at) + box for at, (name, (box, _)) in enumerate(self._pending.items())]
+        head = BOX_HEAD.pack
+        rows = [head(name, slot + at) + box for at, (name, (box, _)) in enumerate(self._pending.items())]
         self._segments.write(encode_records(rows))
         self._pending = {}
         self.pending_bytes = 0

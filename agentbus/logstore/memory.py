@@ -87,6 +87,10 @@ class MemoryLog:
         self._boxes[name], self._keys[name] = box, key
         return name
 
+    def put_boxes(self, datas: Sequence[bytes]) -> list[bytes]:
+        """Keep each of ``datas`` encrypted."""
+        return [self.put_box(data) for data in datas]
+
     def box(self, name: bytes) -> bytes | None:
         """What a box holds; None where there is none, or it was erased."""
         key = self._keys.get(name)

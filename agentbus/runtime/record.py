@@ -10,7 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from agentbus.delegation.grant import decode_links
 from agentbus.delegation.trust import Trust
@@ -23,6 +23,9 @@ from agentbus.wire.frame import Envelope
 from agentbus.wire.limits import SECOND
 
 REJECTED_PER_SECOND: Final = 10
+
+_Waiting = tuple[Callable[..., bytes], int, bytes | None, dict[str, Any]]
+"""What makes an entry of its position and its instant, these, the body to be boxed, and the rest of its parts."""
 
 
 class Recorder:
@@ -37,7 +40,7 @@ class Recorder:
         self.failed: LogError | None = None
         """Why nothing can be put on the record any more; then nothing is acknowledged, either."""
         self.on_failure: Callable[[LogError], None] = lambda error: None
-        self._pending: list[bytes] = []
+        self._pending: list[_Waiting] = []
         self._known: OrderedDict[bytes, bytes] = OrderedDict()  # digest of chain or statement → blob's digest
         self._rejected: dict[bytes | None, tuple[int, int]] = {}
 
@@ -53,9 +56,9 @@ class Recorder:
             LogError: the log takes nothing more; :attr:`on_failure` has been told.
         """
         if self._pending:
-            entries, self._pending = self._pending, []
+            waiting, self._pending = self._pending, []
             try:
-                self.log.append(entries)
+                self.log.append(self._written(waiting))
             except LogError as error:
                 self.fail(error)
                 raise
@@ -71,46 +74,54 @@ class Recorder:
             self.failed = error
             self.on_failure(error)
 
-    @property
-    def _next(self) -> int:
-        return self.log.size + len(self._pending)
+    def _add(self, build: Callable[..., bytes], now: int, body: bytes | None = None, **parts: Any) -> None:
+        """An entry of the next flush; ``body`` is boxed there, together with all others."""
+        self._pending.append((build, now, body, parts))
+
+    def _written(self, waiting: list[_Waiting]) -> list[bytes]:
+        """The entries that wait, each with its position and the name of its box."""
+        boxes = iter(self.log.put_boxes([body for _, _, body, _ in waiting if body is not None]))
+        entries = []
+        for position, (build, now, body, parts) in enumerate(waiting, self.log.size):
+            if body is not None:
+                parts["body"] = next(boxes)
+            entries.append(build(position, now, **parts))
+        return entries
 
     def opened(self, now: int, *, node: str, domain: str, software: str) -> None:
         """The log goes on here."""
-        previous = self.log.previous if self._next == 0 else None
-        row = entry.opened(self._next, now, node=node, domain=domain, software=software, previous=previous)
-        self._pending.append(row)
+        previous = self.log.previous if not self.log.size and not self._pending else None
+        self._add(entry.opened, now, node=node, domain=domain, software=software, previous=previous)
         self.flush()
 
     def closed(self, now: int) -> None:
         """A clean stop."""
         for connection in list(self._rejected):
             self._dropped(connection, now)
-        self._pending.append(entry.closed(self._next, now))
+        self._add(entry.closed, now)
         self.flush()
 
     def sent(self, frames: list[Ready], trust: Trust, now: int) -> None:
         """One group of frames, on the record when this returns: before any of them leaves."""
         for ready in frames:
             draft = ready.draft
-            row = entry.sent(
-                self._next,
+            self._add(
+                entry.sent,
                 now,
+                draft.salt + draft.body,
                 connection=ready.route.peer,
                 header=draft.header,
                 proof=ready.proof,
                 statement=self._statement(ready.sender_key, trust),
-                body=self.log.put_box(draft.salt + draft.body),
                 chain=self._chain(draft.chain, trust),
                 handover=self.log.put_blob(draft.handover) if draft.handover else None,
                 note=ready.note,
             )
-            self._pending.append(row)
         self.flush()
 
     def unsent(self, digest: bytes, reason: str, now: int) -> None:
         """A frame of :meth:`sent` that could not go."""
-        self._pending.append(entry.unsent(self._next, now, digest=digest, reason=reason))
+        self._add(entry.unsent, now, digest=digest, reason=reason)
         self.flush()
 
     def step(
@@ -131,25 +142,24 @@ class Recorder:
         It waits for a flush, and no frame leaves without one: so whatever depends on it comes after it.
         """
         box = self.log.put_box(result) if result is not None else None
-        row = entry.step(
-            self._next, now, digest=digest, step=step, name=name, given=given, number=number, began=began,
+        self._add(
+            entry.step, now, digest=digest, step=step, name=name, given=given, number=number, began=began,
             outcome=outcome, result=box,
         )  # fmt: skip
-        self._pending.append(row)
 
     def received(
         self, envelope: Envelope, sender_key: bytes, *, connection: bytes | None, code: str, trust: Trust, policy: str,
         now: int,
     ) -> None:  # fmt: skip
         """An envelope whose signature verified, with the verdict and what it was judged under; waits for a flush."""
-        row = entry.received(
-            self._next,
+        self._add(
+            entry.received,
             now,
+            envelope.salt + envelope.body,
             connection=connection,
             header=envelope.header,
             proof=envelope.proof,
             statement=self._statement(sender_key, trust),
-            body=self.log.put_box(envelope.salt + envelope.body),
             chain=self._chain(envelope.chain, trust),
             handover=self.log.put_blob(envelope.handover) if envelope.handover else None,
             note=envelope.note,
@@ -158,22 +168,19 @@ class Recorder:
             revocation_seq=trust.revocation_seq,
             policy_version=policy,
         )
-        self._pending.append(row)
 
     def unanswered(self, digest: bytes, code: str, now: int) -> None:
         """A message of this node whose time is over, or whose recipient is gone, and to which no answer came."""
-        self._pending.append(entry.receipt(self._next, now, digest=digest, receipt=None, code=code))
+        self._add(entry.receipt, now, digest=digest, receipt=None, code=code)
         self.flush_soon()
 
     def peer_checkpoint(self, note: bytes, *, connection: bytes | None, now: int) -> None:
         """A note of another node's log, whose signature verified; waits for a flush."""
-        self._pending.append(entry.peer_checkpoint(self._next, now, connection=connection, note=note))
+        self._add(entry.peer_checkpoint, now, connection=connection, note=note)
 
     def redaction(self, commitment: bytes, *, authority: str, reason: str, now: int) -> None:
         """A body is about to be erased here: put on the record at once, and made durable by who calls, before it is."""
-        self._pending.append(
-            entry.redaction(self._next, now, commitment=commitment, authority=authority, reason=reason)
-        )
+        self._add(entry.redaction, now, commitment=commitment, authority=authority, reason=reason)
         self.flush()
 
     def rejected(self, frame: bytes, *, connection: bytes | None, code: str, now: int) -> None:
@@ -185,8 +192,7 @@ class Recorder:
         self._rejected[connection] = (second, count + 1)
         if count < REJECTED_PER_SECOND:
             digest = hashlib.sha256(frame).digest()
-            row = entry.rejected(self._next, now, connection=connection, code=code, digest=digest, sample=frame)
-            self._pending.append(row)
+            self._add(entry.rejected, now, connection=connection, code=code, digest=digest, sample=frame)
             self.flush()
         if len(self._rejected) > 4096:
             for other in list(self._rejected):
@@ -197,7 +203,7 @@ class Recorder:
         _, count = self._rejected.pop(connection, (0, 0))
         if count > REJECTED_PER_SECOND:
             more = count - REJECTED_PER_SECOND
-            self._pending.append(entry.dropped(self._next, now, connection=connection, count=more))
+            self._add(entry.dropped, now, connection=connection, count=more)
             self.flush()
 
     def _statement(self, key_id: bytes, trust: Trust) -> bytes:
