@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from agentbus.log.fates import Fates
 from agentbus.log.report import Tally
 
 
@@ -47,6 +48,7 @@ class Part:
     redacted: set[bytes] = field(default_factory=set)  # commitments
     log_keys: dict[bytes, int] = field(default_factory=dict)  # that this node's own messages name, and where first
     runs: dict[tuple[str, str], list[Run]] = field(default_factory=dict)  # (instance, to whom) → seqs
+    fates: Fates = field(default_factory=Fates)  # of what was sent and waits
     kept: list[Kept] = field(default_factory=list)
     groups: list[bytes] = field(default_factory=list)  # roots of 256 leaves each, as far as no record was damaged
     rest: list[bytes] = field(default_factory=list)  # leaves behind the last of them
@@ -87,6 +89,7 @@ class Part:
                 mine_[-1] = mine_[-1]._replace(last=runs[0].last)
                 runs = runs[1:]
             mine_ += runs
+        self.fates.join(other.fates)
         self.kept += other.kept
         if self.broken is None:
             self.groups += other.groups

@@ -191,7 +191,7 @@ class _Join:
             else:
                 lost.append((digest, line, other))
                 continue
-            if line.waits:
+            if line.level:
                 yield from self._unanswered(digest, line, side, other)
         refused = self._frames(side, {digest for digest, _, other in lost if other.refused})
         for digest, line, other in lost:
@@ -218,14 +218,14 @@ class _Join:
         return _finding("lost", "undecidable", "", why, digest, line, side)
 
     def _unanswered(self, digest: bytes, line: Line, side: Side, other: Side | None) -> Iterator[Finding]:
-        """Taken, and no answer came back: what the logs say about why."""
-        if digest in side.answered or line.deadline > side.last:
+        """Taken, and the answer that was waited for did not come back: what the logs say about why."""
+        if digest in side.settled or line.deadline > side.last:
             return  # answered, or there was still time when the log ends
         if digest in side.cancelled:
             yield _finding("unreceipted", "explained", side.name, "called off by its sender", digest, line, side)
         elif other is None:
             yield _finding("unreceipted", "explained", "", "the receiver's log is not here", digest, line, side)
-        elif digest in other.replied:
+        elif digest in other.concluded:
             return  # the answer was sent: where it went is told of the answer
         elif digest in other.ended:
             yield _finding("unreceipted", "explained", other.name, other.ended[digest], digest, line, side)
@@ -235,6 +235,7 @@ class _Join:
             yield _finding("unreceipted", "explained", other.name, f"{other.name} stopped first", digest, line, side)
         else:
             why = f"{other.name} took it and says nowhere how it ended"
+            why += f"; {side.name} gave it up: {side.given_up[digest]}" if digest in side.given_up else ""
             yield _finding("unreceipted", "party", other.name, why, digest, line, side)
 
     # ── what one side received ───────────────────────────────────────────────────────────────────────────────────

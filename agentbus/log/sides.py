@@ -17,6 +17,7 @@ from agentbus.log.entry import (
     Entry,
     Gap,
     Open,
+    Receipt,
     Received,
     Refused,
     Sent,
@@ -25,12 +26,12 @@ from agentbus.log.entry import (
     Unsent,
     decode_entry,
 )
+from agentbus.log.fates import awaited, settles
 from agentbus.log.read import LogFolder, Numbered
 from agentbus.wire.frame import Envelope, encode_frame
 from agentbus.wire.header import Header, Kind, decode_header
 from agentbus.wire.limits import LIMITS, SECOND
 
-ACK: Final = 1  # the extension that says which receipt a send waits for
 ROUND_A_STOP: Final = 5 * SECOND  # what was under way to a process that stops may be lost without a word
 
 
@@ -48,18 +49,17 @@ class Line(NamedTuple):
     peer_seq: int
     issued_at: int
     deadline: int
-    waits: bool  # its sender waits for an answer
+    level: str  # what answer its sender waits for; empty for none
 
 
 def line_of(position: int, instant: int, header: Header, code: str, known: dict[str, str]) -> Line:
     """A logged message as a line; texts that stand in many of them are kept once, in ``known``."""
     once = known.setdefault
-    asks = header.kind in (Kind.REQUEST, Kind.STREAM, Kind.SEND)
-    waits = asks and not any(e[0] == ACK and e[2] == b"sent" for e in header.extensions)
+    level = awaited(header)
     return Line(
         position, instant, once(code, code), once(header.sender, header.sender), header.sender_instance,
         once(header.recipient, header.recipient), header.recipient_instance, header.seq, header.peer_seq,
-        header.issued_at, header.deadline, waits,
+        header.issued_at, header.deadline, once(level, level),
     )  # fmt: skip
 
 
@@ -84,7 +84,12 @@ class Side:
     refused: dict[bytes, str] = field(default_factory=dict)  # by SHA-256 of the frame: the code
     dropped: int = 0  # refused frames that were only counted
     answered: set[bytes] = field(default_factory=set)  # messages that an accepted answer names
+    settled: set[bytes] = field(default_factory=set)  # of them, those that got the answer they waited for, or an error
+    given_up: dict[bytes, str] = field(default_factory=dict)  # messages that nobody answered, and why
     replied: set[bytes] = field(default_factory=set)  # messages that an answer sent from here names
+    concluded: set[bytes] = field(
+        default_factory=set
+    )  # of them, those whose answer it is, or that got an error
     cancelled: set[bytes] = field(default_factory=set)  # messages that were called off here
     ended: dict[bytes, str] = field(default_factory=dict)  # handlers that ended without a frame, and why
     newest: dict[tuple[bytes, bytes | None], int] = field(default_factory=dict)  # by pair: the greatest number taken
@@ -103,6 +108,8 @@ class Side:
             self._message(entry)
         elif isinstance(entry, Unsent):
             self.unsent[entry.digest] = entry.reason
+        elif isinstance(entry, Receipt) and entry.receipt is None:
+            self.given_up[entry.digest] = entry.code
         elif isinstance(entry, Refused):
             self.refused[entry.digest] = entry.code
         elif isinstance(entry, Dropped):
@@ -121,6 +128,9 @@ class Side:
             self.sent.setdefault(digest, line_of(entry.position, entry.instant, header, "", self._known))
             if header.in_reply_to is not None:
                 (self.cancelled if header.kind == Kind.CANCEL else self.replied).add(header.in_reply_to)
+                asked = self.received.get(header.in_reply_to)
+                if asked is not None and settles(header, asked.level):
+                    self.concluded.add(header.in_reply_to)
             return
         before = self.received.get(digest)
         if before is None or before.code != ACCEPTED:
@@ -130,6 +140,9 @@ class Side:
             self.newest[pair] = max(self.newest.get(pair, 0), line.peer_seq)
         if header.in_reply_to is not None and entry.code == ACCEPTED:
             self.answered.add(header.in_reply_to)
+            asked = self.sent.get(header.in_reply_to)
+            if asked is not None and settles(header, asked.level):
+                self.settled.add(header.in_reply_to)
 
     def may_take(self, line: Line) -> bool:
         """Whether a message for it can be under way where its log ends: there is time, and nothing later came."""

@@ -112,9 +112,9 @@ class Sweep:
             part.latest_at[item.position + 1] = part.latest
         if entry.position != item.position:
             part.intact.problem(f"entry {item.position}: says it is entry {entry.position}")
-        if isinstance(entry, Sent | Received):
-            self._message(entry, item.position)
-        elif isinstance(entry, Redaction):
+        header = self._message(entry, item.position) if isinstance(entry, Sent | Received) else None
+        part.fates.add(entry, header, item.position)
+        if isinstance(entry, Redaction):
             part.redacted.add(entry.commitment)
         elif isinstance(entry, PeerCheckpoint):
             part.kept.append(Kept(item.position, entry.note, entry.instant))
@@ -122,14 +122,14 @@ class Sweep:
             part.inputs.checked += 1
             self._input(entry.result, item.position, None, entry.digest)
 
-    def _message(self, entry: Message, position: int) -> None:
+    def _message(self, entry: Message, position: int) -> Header | None:
         part = self._part
         part.messages += 1
         try:
             header = decode_header(entry.header, LIMITS)
         except AgentBusError as error:
             part.intact.problem(f"entry {position}: {error}")
-            return
+            return None
         self._note_log_key(entry, header)
         instance = f"{header.sender}#{header.sender_instance.hex()}"
         if isinstance(entry, Sent):
@@ -139,6 +139,7 @@ class Sweep:
         if isinstance(entry, Sent) or entry.code == ACCEPTED:
             self._commitments(entry, header)
         self._judge.message(entry, header)
+        return header
 
     def _commitments(self, entry: Message, header: Header) -> None:
         """Chain, handover and body are those that the signed header names."""

@@ -247,7 +247,7 @@ def _replayable(inputs: Tally, without: int) -> Verdict:
 
 
 def _complete(found: Part) -> Verdict:
-    """What one log says by itself: what an instance sent is numbered from 1 without a gap.
+    """What one log says by itself: what an instance sent is numbered from 1 without a gap, and its fate is on record.
 
     What it received is numbered by its senders. A gap there is a message that was lost, refused or not yet sent again,
     and only the sender's log tells which; so it is named and is no verdict.
@@ -270,7 +270,10 @@ def _complete(found: Part) -> Verdict:
                     f"entry {after.position}: after message {before.last} of {name} comes {after.first};"
                     f" {after.first - before.last - 1} are missing"
                 )
-    reason = "gaps in what was sent; what was received needs its senders' logs"
+    if found.broken is None:  # else it may stand in what cannot be read
+        for text in found.fates.problems():
+            tally.problem(text)
+    reason = "gaps in what was sent, and what became of it; what was received needs its senders' logs"
     if lacking:
         reason += f" ({lacking} of theirs are not here)"
     return tally.verdict(nothing="nothing was sent", reason=reason)

@@ -32,6 +32,7 @@ from agentbus.log.base import LogStore
 from agentbus.protocol.engine import Engine, Ready, ToSign
 from agentbus.protocol.events import Answered, Asked, Ended, Event, Steered
 from agentbus.protocol.exchange import Exchange
+from agentbus.runtime import problems
 from agentbus.runtime.again import Again
 from agentbus.runtime.alarms import Alarm, Alarms
 from agentbus.runtime.clock import Clock
@@ -46,9 +47,9 @@ from agentbus.runtime.voices import Place, Voice, Voices
 from agentbus.runtime.witnessing import Witnessing
 from agentbus.transport.base import Connection, Transport
 from agentbus.wire.frame import ENROLMENT, ENVELOPE, STATEMENTS
-from agentbus.wire.header import Kind
+from agentbus.wire.header import Kind, decode_header
 from agentbus.wire.ids import PrincipalId, name_id
-from agentbus.wire.limits import SECOND
+from agentbus.wire.limits import LIMITS, SECOND
 
 CODES: Final = {
     "agent.gone": "The agent's process or connection ended before it answered.",
@@ -320,6 +321,12 @@ class Node:
     def _unsigned(self, batch: ToSign, code: str) -> None:
         """Who was revoked, suspended or has left signs nothing any more: nobody would accept it."""
         for draft in batch.batch.drafts:
+            header = decode_header(draft.header, LIMITS)
+            if header.kind == Kind.CANCEL and header.in_reply_to is not None:  # given up, and nobody is told
+                self.recorder.unanswered(header.in_reply_to, code, self.clock.now())
+            exchange = self._engine.exchanges.asked_by(draft.digest)
+            if exchange is not None:
+                self._engine.exchanges.end(exchange, "lose")
             waiter = self._waiters.pop(draft.digest, None)
             if waiter is not None:
                 waiter.failed(Rejected(code, f"{batch.local.principal.short} itself counts no more: it signs nothing"))
@@ -415,6 +422,10 @@ class Node:
 
     def _deliver(self, event: Event) -> None:
         if isinstance(event, Answered):
+            message = event.message
+            if message.header.kind == Kind.ERROR:
+                code = problems.code_of(message.body)
+                self.recorder.failed_by(message.digest, of=event.exchange.digest, code=code, now=self.clock.now())
             waiter = self._waiters.get(event.exchange.digest)
             if waiter is not None:
                 if event.exchange.done:
@@ -465,6 +476,7 @@ class Node:
             gone = record is None or record.state != "active" or trust.is_revoked("instance", party.handle)
             waiter = self._waiters.get(exchange.digest)
             if gone and waiter is not None and self._engine.exchanges.end(exchange, "lose"):
+                self.recorder.unanswered(exchange.digest, "reject.revoked", self.clock.now())
                 self.forget(exchange)
                 who = PrincipalId(party.principal).short
                 waiter.failed(Rejected("reject.revoked", f"{who} was revoked or suspended while it was asked"))

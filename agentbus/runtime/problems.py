@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 from agentbus.errors import AgentBusError, HandlerFailed, from_code
+
+_CODE: Final = re.compile(r"(?=.{1,128}\Z)[a-z0-9_]+(\.[a-z0-9_]+)*")
 
 
 def encode(error: AgentBusError) -> bytes:
@@ -20,6 +23,15 @@ def encode(error: AgentBusError) -> bytes:
         whole["message"] = error.message[:1024]
         body = json.dumps(whole, separators=(",", ":")).encode()
     return body
+
+
+def code_of(body: bytes) -> str:
+    """The code in a body, for the record, which keeps no text of a peer's; ``handler.failed`` where it is none."""
+    try:
+        code = json.loads(body)["code"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        code = None
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else "handler.failed"
 
 
 def decode(body: bytes, by: str) -> AgentBusError:

@@ -174,6 +174,16 @@ class Recorder:
         self._add(entry.receipt, now, digest=digest, receipt=None, code=code)
         self.flush_soon()
 
+    def failed_by(self, error: bytes, *, of: bytes, code: str, now: int) -> None:
+        """An error that was just recorded answers a message of this node; waits for a flush.
+
+        Args:
+            error: The error's message digest.
+            of: The digest of the message it answers.
+            code: What it says, which its body says too: but a body may be erased.
+        """
+        self._pending.append(entry.receipt(self._next, now, digest=of, receipt=error, code=code))
+
     def peer_checkpoint(self, note: bytes, *, connection: bytes | None, now: int) -> None:
         """A note of another node's log, whose signature verified; waits for a flush."""
         self._add(entry.peer_checkpoint, now, connection=connection, note=note)

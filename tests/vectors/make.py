@@ -566,12 +566,13 @@ def log_entries() -> list[bytes]:
         entry.sent(3, NOON, **{**common, "note": note}),
         entry.unsent(4, NOON, digest=digest, reason="the connection takes no more"),
         entry.receipt(5, NOON, digest=digest, receipt=None, code="expired"),
-        entry.rejected(6, NOON, connection=None, code="malformed.frame", digest=seed("frame"), sample=b"junk"),
-        entry.dropped(7, NOON, connection=None, count=990),
-        entry.peer_checkpoint(8, NOON, connection=dave.curve.public, note=note),
-        entry.redaction(9, NOON, commitment=header.body_commitment, authority="user/alice", reason="asked"),
-        entry.gap(10, NOON, reason="torn", durable=8, cut=17),
-        entry.closed(11, NOON, reason="clean"),
+        entry.receipt(6, NOON, digest=digest, receipt=seed("an error"), code="handler.failed"),
+        entry.rejected(7, NOON, connection=None, code="malformed.frame", digest=seed("frame"), sample=b"junk"),
+        entry.dropped(8, NOON, connection=None, count=990),
+        entry.peer_checkpoint(9, NOON, connection=dave.curve.public, note=note),
+        entry.redaction(10, NOON, commitment=header.body_commitment, authority="user/alice", reason="asked"),
+        entry.gap(11, NOON, reason="torn", durable=8, cut=17),
+        entry.closed(12, NOON, reason="clean"),
     ]  # fmt: skip
 
 
@@ -596,7 +597,7 @@ def log() -> Json:
         ("a position too many", bytes(pack([*row, 0])), "malformed.entry"),
         ("text that is bytes", bytes(pack([*row[:3], b"clean"])), "malformed.entry"),
         ("a negative position", bytes(pack([row[0], -1, *row[2:]])), "malformed.entry"),
-        ("an integer in a longer form", entries[-1].replace(b"\x0b", b"\xcc\x0b", 1), "malformed.not_canonical"),
+        ("an integer in a longer form", entries[-1].replace(b"\x0c", b"\xcc\x0c", 1), "malformed.not_canonical"),
         ("bytes left over", entries[-1] + b"\0", "malformed.codec"),
     ]
     invalid_proofs = [
@@ -605,7 +606,7 @@ def log() -> Json:
         ("an index with a leading zero", 0, proofs[0].replace(b"index 0", b"index 00"), "malformed.tlog_proof"),
         ("a checkpoint of another epoch", 0, proofs[0].replace(note, other), "note.not_signed"),
         ("a checkpoint by another key", 0, proofs[0].replace(note, forged), "note.not_signed"),
-        ("a checkpoint whose size was changed", 0, proofs[0].replace(b"\n12\n", b"\n13\n"), "key.bad_signature"),
+        ("a checkpoint whose size was changed", 0, proofs[0].replace(b"\n13\n", b"\n14\n"), "key.bad_signature"),
     ]
     return {
         "origin": ORIGIN,
