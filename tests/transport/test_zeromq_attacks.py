@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import zmq
@@ -30,6 +30,7 @@ from agentbus.transport.zeromq.monitor import Accepted
 from agentbus.transport.zeromq.sockets import Settings
 
 Figure = Callable[[str, float, str], None]
+NO_HANDSHAKE_ENDS: Final = 600_000  # ms; with libzmq's own limit far away, who is cut was cut by us
 
 
 @pytest.fixture
@@ -50,6 +51,20 @@ async def victim() -> AsyncIterator[Process]:
     async with process("listen", "victim") as peer:
         yield peer
         assert await peer.end() == 0
+
+
+@pytest.fixture
+async def patient() -> AsyncIterator[Process]:
+    """A victim whose libzmq ends no handshake while a test lasts."""
+    async with process("listen", "victim", handshake=NO_HANDSHAKE_ENDS) as peer:
+        yield peer
+        assert await peer.end() == 0
+
+
+@pytest.fixture
+def no_handshake_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for listeners that are opened in this process."""
+    monkeypatch.setattr(options, "HANDSHAKE", NO_HANDSHAKE_ENDS)
 
 
 async def _still_serves(alice: Party, victim: Process) -> None:
@@ -244,18 +259,25 @@ async def test_garbage_on_the_wire_disturbs_nobody(alice: Party, victim: Process
     await _still_serves(alice, victim)
 
 
-async def test_strangers_cannot_make_us_hold_their_bytes(alice: Party, victim: Process, figure: Figure) -> None:
+async def test_strangers_cannot_make_us_hold_their_bytes(alice: Party, patient: Process, figure: Figure) -> None:
     """MAXMSGSIZE is for messages of a megabyte, and libzmq grants it to a handshake's commands, too."""
-    before = _memory(victim.pid)
+    await _still_serves(alice, patient)
+    before = _memory(patient.pid)
     with ExitStack() as open_until_the_end:
-        strangers = [open_until_the_end.enter_context(_tcp(victim.endpoint)) for _ in range(100)]
+        modest = open_until_the_end.enter_context(_tcp(patient.endpoint))
+        modest.sendall(greeting(server=False))
+        strangers = [open_until_the_end.enter_context(_tcp(patient.endpoint)) for _ in range(100)]
         for stranger in strangers:
             stranger.sendall(greeting(server=False) + b"\x06" + (1_000_000).to_bytes(8, "big"))
         await asyncio.wait_for(asyncio.gather(*(_pour(stranger, 900_000) for stranger in strangers)), PATIENCE)
-        await _still_serves(alice, victim)
-        figure("100 strangers with 900 kB each made it grow by", _memory(victim.pid) - before, "MiB")
+        await _still_serves(alice, patient)
         await asyncio.wait_for(asyncio.gather(*(_until_closed(stranger) for stranger in strangers)), PATIENCE)
-    await _still_serves(alice, victim)
+        grown = _memory(patient.pid) - before
+        figure("100 strangers with 900 kB each made it grow by", grown, "MiB")
+        assert grown < 40  # of the 86 that they sent
+        assert _is_open(modest)
+    await _still_serves(alice, patient)
+    assert alice.sink.losses == []
 
 
 @pytest.mark.parametrize("first", ["her first message", "after another"])
@@ -273,8 +295,11 @@ async def test_a_message_that_never_ends_costs_the_connection(
             assert await victim.line() == "hello"
         poured = await asyncio.to_thread(sender.pour, b"x" * 60_000, 5000)  # 300 MB, if nobody stopped her
     assert poured < 5000
-    figure("a message without an end made it grow by", _memory(victim.pid) - before, "MiB")
+    grown = _memory(victim.pid) - before
+    figure("a message without an end made it grow by", grown, "MiB")
+    assert grown < 100  # of the 286 that she would have sent
     await _still_serves(alice, victim)
+    assert alice.sink.losses == []
 
 
 async def test_large_messages_in_a_row_are_no_attack(alice: Party) -> None:
@@ -292,9 +317,13 @@ async def test_large_messages_in_a_row_are_no_attack(alice: Party) -> None:
         assert alice.sink.losses == bob.sink.losses == []
 
 
-async def test_a_large_first_message_over_a_slow_line_is_no_attack(alice: Party) -> None:
+async def test_a_large_first_message_over_a_slow_line_is_no_attack(no_handshake_ends: None) -> None:
     """300 kB in about three seconds, and strangers who do the same are cut meanwhile."""
-    async with between(alice.endpoint, pace=100_000) as line, zmq_party("bob", listen=None) as bob:
+    async with (
+        zmq_party("alice") as alice,
+        between(alice.endpoint, pace=100_000) as line,
+        zmq_party("bob", listen=None) as bob,
+    ):
         connection = bob.transport.dial(line.endpoint, alice.key)
         assert connection.offer(b"x" * 300_000)
         await alice.sink.until(lambda: bob.key in alice.sink.asked)
@@ -362,14 +391,17 @@ class _Clock:
         self.call()
 
 
-async def test_half_open_connections_do_not_keep_others_out() -> None:
+async def test_half_open_connections_do_not_keep_others_out(no_handshake_ends: None) -> None:
     """Slowloris: many connections that never finish their handshake. The oldest silent ones have to make room."""
     async with zmq_party("alice", connections=16) as alice, zmq_party("bob") as bob, zmq_party("carol") as carol:
         ours, theirs = await bob.meet(alice)
         with ExitStack() as open_until_the_end:
             loris = [open_until_the_end.enter_context(_tcp(alice.endpoint)) for _ in range(64)]
-            await asyncio.wait_for(asyncio.gather(*(_until_closed(stranger) for stranger in loris[:32])), PATIENCE)
+            await asyncio.wait_for(asyncio.gather(*(_until_closed(one) for one in loris[:49])), PATIENCE)
+            assert all(_is_open(one) for one in loris[49:])  # 15 beside bob
             await carol.meet(alice)
+            await asyncio.wait_for(_until_closed(loris[49]), PATIENCE)
+            assert all(_is_open(one) for one in loris[50:])  # 14 beside bob and carol
             assert ours.offer(b"who speaks is not cut") and theirs.offer(b"nor does it lose its replies")
             await bob.sink.until_frames(2)
         assert alice.sink.losses == []
@@ -392,6 +424,19 @@ async def _until_closed(stranger: sockets.socket) -> None:
             pass  # the listener's own greeting
     except ConnectionResetError:
         pass
+
+
+def _is_open(stranger: sockets.socket) -> bool:
+    """Whether the listener has not cut it; what it said is read away."""
+    stranger.setblocking(False)
+    try:
+        while stranger.recv(1000):
+            pass
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        pass
+    return False
 
 
 # ZAP, asked directly.

@@ -25,6 +25,7 @@ from nacl.public import PrivateKey
 from agentbus.testing.transports import PATIENCE, Party
 from agentbus.transport.base import Connection
 from agentbus.transport.zeromq import ZmqTransport
+from agentbus.transport.zeromq import sockets as socket_options
 
 RESULTS = {
     zmq.Event.HANDSHAKE_SUCCEEDED: "in",
@@ -215,7 +216,8 @@ class _Echo:
         return True
 
 
-async def _main(mode: str, *, name: str, pause: float = 0, **options: Any) -> None:
+async def _main(mode: str, *, name: str, pause: float = 0, handshake: int = 0, **options: Any) -> None:
+    socket_options.HANDSHAKE = handshake or socket_options.HANDSHAKE  # type: ignore[misc]
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
     threading.Thread(target=lambda: (sys.stdin.read(), loop.call_soon_threadsafe(done.set)), daemon=True).start()
