@@ -1,17 +1,15 @@
 """A web application that acts for the user who is logged in, and can do nothing for anybody who has not allowed it.
 
-It is the agent ``web``. Each user allows it once, for a year at most, and it keeps what she signed::
+It is the agent ``web``. Each user allows it once, for a year at most; what she signed is kept where ``web`` finds it::
 
-    agentbus grant create web --scope docs:read --expires-in 86400 --out grants/alice.grant --as user/alice
+    agentbus grant create web --scope docs:read --expires-in 86400 --as user/alice
     uvicorn web_app:app
     curl -u alice:wonderland 'http://127.0.0.1:8000/ask?question=why'
 """
 
-import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -19,10 +17,9 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from hello import Answer, Ask
 
-from agentbus import AgentBusError, Authority, Bus, Denied, Rejected, Session
+from agentbus import AgentBusError, Bus, Denied, Rejected, Session
 
 PASSWORDS = {"alice": "wonderland", "bob": "builder"}  # your own login stands here
-GRANTS = Path(os.environ.get("GRANTS", "grants"))
 
 
 @asynccontextmanager
@@ -41,16 +38,12 @@ def logged_in(login: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> s
     return login.username
 
 
-def acting(request: Request, name: Annotated[str, Depends(logged_in)]) -> Session:
-    """The bus, speaking for whoever is logged in: under the grant she signed, if she signed one."""
-    try:
-        authority = Authority.from_bytes((GRANTS / f"{name}.grant").read_bytes())
-    except FileNotFoundError:
-        raise HTTPException(403, f"{name} has not allowed this application to act for her") from None
-    if authority.user is None or authority.user.short != f"user/{name}":
-        raise HTTPException(403, "this grant is somebody else's")
+async def acting(request: Request, name: Annotated[str, Depends(logged_in)]) -> Session:
+    """The bus, speaking for whoever is logged in: under a grant she signed that holds now."""
     bus: Bus = request.app.state.bus
-    return bus.acting(authority)
+    for authority in await bus.grants(user=name):
+        return bus.acting(authority)
+    raise HTTPException(403, f"{name} does not allow this application to act for her")
 
 
 @app.get("/ask")

@@ -49,15 +49,13 @@ def test_hello_the_web_application_and_the_auditor(town: Town) -> None:
     answer = town.run(*asking, "--delegate", "docs:read")
     assert answer["text"].startswith("spiffe://agents.local/user/alice asked: why?why?")
 
-    grants = town.folder / "grants"
-    grants.mkdir()
-    grant = ("grant", "create", "web", "--scope", "docs:read", "--as", "user/alice")
-    town.run(*grant, "--out", str(grants / "alice.grant"))
+    grant = town.folder / "alice.grant"
+    town.run("grant", "create", "web", "--scope", "docs:read", "--as", "user/alice", "--out", str(grant))
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     server = Program(
         sys.executable, "-m", "uvicorn", "web_app:app", "--port", str(port), "--log-level", "info",
-        cwd=EXAMPLES, env={**town.env, "GRANTS": str(grants)},
+        cwd=EXAMPLES, env=town.env,
     )  # fmt: skip
     town.programs.append(server)
     server.until("Uvicorn running on")
@@ -69,12 +67,11 @@ def test_hello_the_web_application_and_the_auditor(town: Town) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.json()["text"].startswith("spiffe://agents.local/user/alice asked: who?who?")
     assert ask("bob", "builder").status_code == 403
-    revoked = ("grant", "revoke", str(grants / "alice.grant"), "--reason", "enough", "--as", "user/alice")
-    town.run(*revoked)
+    town.run("grant", "revoke", str(grant), "--reason", "enough", "--as", "user/alice")
     end = time.monotonic() + PATIENCE
     while (answer := ask("alice", "wonderland")).status_code == 200 and time.monotonic() < end:
-        continue  # each round is a request: the revocation is on its way to planner
-    assert answer.status_code == 403 and answer.json()["code"] == "reject.revoked", answer.text
+        continue  # each round is a request: the revocation is on its way
+    assert answer.status_code == 403, answer.text  # by planner, or by the application that heard of it first
 
     server.stop()
     assert [agent.stop() for agent in agents] == [0, 0]
@@ -84,7 +81,6 @@ def test_hello_the_web_application_and_the_auditor(town: Town) -> None:
     audited = paste(f"{shlex.join(command)} {town.home / 'directory' / 'directory'}", town.folder, town.env)
     assert audited.returncode == 0, audited.stdout + audited.stderr
     told = audited.stdout.splitlines()
-    assert "for user/alice: user/alice → web asked planner to Ask: reject.revoked, 1 ×" in told
     assert [line for line in told if line.startswith("for user/alice: user/alice → web → planner asked summarizer")]
     assert [line for line in told if line.startswith("for user/alice: user/alice → web asked planner to Ask: ok")]
 
