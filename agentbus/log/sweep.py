@@ -94,7 +94,7 @@ class Sweep:
             full = self._log.file(tile_path(level, number))
             found = full[: len(expected)] if full is not None else None
         if found is None:
-            self._part.intact.problem(f"{path}: this tile is missing; opening the log for writing makes it again")
+            self._part.intact.problem(f"{path}: this tile is missing")
         elif found != expected:
             self._part.intact.problem(f"{path}: this is not what the entries hash to")
 

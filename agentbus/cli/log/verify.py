@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -15,6 +15,9 @@ from agentbus.cli.output import json_option, say
 
 if TYPE_CHECKING:
     from agentbus.log.report import Report
+
+
+EVIDENCE: Final = "keep these folders as they are: they are evidence; what to do: docs/how-to/audit.md"
 
 
 @click.command()
@@ -33,6 +36,8 @@ def verify(paths: tuple[Path, ...], directory: Path, root: str | None, as_json: 
     with progress_bar("verifying") as progress:
         report = evidence.verify(progress=progress)
     lines = [f"root key {pinned}", *verdict_lines(report)]
+    if not report.ok:
+        lines.append(EVIDENCE)
     say({**report.as_dict(), "root": pinned}, "\n".join(lines), as_json=as_json)
     if not report.ok:
         raise click.exceptions.Exit(1)
