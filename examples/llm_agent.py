@@ -55,8 +55,7 @@ assistant = Agent("assistant", description="Answers from your notes, with a lang
 
 @notebook.handler(scopes=["notes:read"], requires_user=True)
 async def read_notes(request: ReadNotes, ctx: Context) -> Notes:
-    assert ctx.user is not None  # requires_user
-    return Notes(text=NOTES.get(ctx.user.name, ""))  # whose, no message can say: it stands in the chain
+    return Notes(text=NOTES.get(ctx.require_user().name, ""))  # whose, no message can say: it stands in the chain
 
 
 @assistant.handler(requires_user=True)

@@ -69,6 +69,16 @@ class Context(Caller, Generic[S]):
         """When the caller stops waiting."""
         return datetime.fromtimestamp(self._until / SECOND, UTC)
 
+    def require_user(self) -> PrincipalId:
+        """The user at the root of the chain; behind ``requires_user=True`` there always is one.
+
+        Raises:
+            Denied: ``denied.user_required``.
+        """
+        if self.user is None:
+            raise Denied("denied.user_required", f"{self.sender.short} asks for itself; this needs a user's authority")
+        return self.user
+
     @property
     def message_id(self) -> str:
         """The request's message digest, in hex: what receipts, logs and proofs name it by."""

@@ -24,6 +24,7 @@ from agentbus import (
 )
 from agentbus.delegation.statements import directory_id
 from agentbus.runtime.caller import Session
+from agentbus.testing import Network
 
 
 class Done(BaseModel):
@@ -282,3 +283,17 @@ async def test_a_stopped_directory_over_zeromq(town: Any) -> None:
         town.stack.push_async_callback(again.aclose)
         await town.until(lambda: all(n.source.problem is None and n.source.age() < 30_000_000 for n in town.nodes))
         assert (await alice.request("worker", Work())).by == "user/alice"
+
+
+async def test_a_handler_that_needs_a_user_says_so_to_whoever_asks_for_itself(net: Network) -> None:
+    agent = Agent("helper")
+
+    @agent.handler
+    async def personal(request: Personal, ctx: Context) -> Done:
+        return Done(by=ctx.require_user().short)
+
+    async with net.serve(agent):
+        with pytest.raises(Denied) as refused:
+            await net.request("helper", Personal())
+        assert refused.value.code == "denied.user_required"
+        assert (await net.user("alice", scopes=["docs:read"]).request("helper", Personal())).by == "user/alice"

@@ -11,7 +11,7 @@ from typing import assert_type
 
 from pydantic import BaseModel
 
-from agentbus import Agent, Bus, Context, Request, Stream, StreamRequest
+from agentbus import Agent, Bus, Context, PrincipalId, Request, Stream, StreamRequest
 
 
 class Summary(BaseModel):
@@ -35,6 +35,11 @@ async def a_reply_has_the_type_its_request_names(bus: Bus, ctx: Context) -> None
     assert_type(await ctx.request("summarizer", Summarize(text="a"), timeout=3), Summary)
     wrong: Word = await bus.request("summarizer", Summarize(text="a"))  # type: ignore[arg-type]
     print(wrong)
+
+
+async def who_requires_a_user_has_one(ctx: Context) -> None:
+    assert_type(ctx.user, PrincipalId | None)
+    assert_type(ctx.require_user(), PrincipalId)
 
 
 async def an_item_has_the_type_its_stream_names(bus: Bus) -> None:
