@@ -9,22 +9,23 @@ from typing import Any, Final
 import click
 
 COMMANDS: Final = {
-    "agent": ("people", "agent"),
-    "bench": ("bench.command", "bench"),
-    "demo": ("demo.command", "demo"),
-    "dev": ("dev.command", "dev"),
-    "directory": ("directory", "directory"),
-    "grant": ("grant", "grant"),
-    "init": ("node", "init"),
-    "log": ("log.group", "log"),
-    "request": ("request", "request"),
-    "run": ("run.command", "run"),
-    "service": ("people", "service"),
-    "status": ("status", "status"),
-    "token": ("token", "token"),
-    "up": ("up", "up"),
-    "user": ("people", "user"),
+    "agent": ("people", "agent", "Agents: create, enrol, rotate their keys, suspend, end."),
+    "bench": ("bench.command", "bench", "Signed against unsigned on this machine."),
+    "demo": ("demo.command", "demo", "See the whole story in one run."),
+    "dev": ("dev.command", "dev", "Serve the agents of FILE, and again whenever it is saved."),
+    "directory": ("directory", "directory", "Directories: keys, backup and recovery, and evidence."),
+    "grant": ("grant", "grant", "Root grants: create, list, show, ask why, revoke."),
+    "init": ("node", "init", "Use the bus at URL from now on."),
+    "log": ("log.group", "log", "Message logs: verify, show, prove, redact, report, export."),
+    "request": ("request", "request", "Ask AGENT, and print its reply as JSON."),
+    "run": ("run.command", "run", "Serve an agent until SIGTERM."),
+    "service": ("people", "service", "Services: the same commands, about service/NAME."),
+    "status": ("status", "status", "Probe the directory."),
+    "token": ("token", "token", "Tokens: exchange, inspect, revoke; outside issuers."),
+    "up": ("up", "up", "Run the directory."),
+    "user": ("people", "user", "Users: the same commands, about user/NAME."),
 }
+"""Command → module, what it is called there, and its summary: help for all of them loads none."""
 
 
 class Lazy(click.Group):
@@ -36,9 +37,13 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, attribute = COMMANDS[cmd_name]
+        module, attribute, _ = COMMANDS[cmd_name]
         found: click.Command = getattr(importlib.import_module(f"agentbus.cli.{module}"), attribute)
         return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][2]) for name in sorted(COMMANDS)])
 
 
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})

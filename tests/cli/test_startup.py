@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import agentbus
+from agentbus.cli.log.group import VERBS, log
+from agentbus.cli.main import COMMANDS, cli
 
 HEAVY = ("pydantic", "zmq", "nacl", "msgpack", "asyncio", "rich", "platformdirs", "sqlite3")
 PIN = "A" * 43 + "." + "A" * 43
@@ -51,8 +54,24 @@ def test_importing_the_package_loads_nothing_of_it(tmp_path: Path) -> None:
     ids=lambda arguments: " ".join(arguments[:3]),
 )
 def test_a_command_that_needs_no_bus_loads_none(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """``--help`` alone loads every command's module: each imports at its top what it is called with, and no more."""
+    """Each command's module imports at its top what it is called with, and no more."""
     assert loaded(_REPORT, *arguments, home=tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("log", "--help")], ids=lambda arguments: " ".join(arguments))
+def test_a_list_of_commands_loads_none_of_them(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    report = "set(m for m in sys.modules if m.startswith('agentbus.'))"
+    known = {"agentbus.errors", "agentbus.cli", "agentbus.cli.log"}
+    known |= {f"agentbus.cli.{name}" for name in ("main", "output", "hints", "log.group")}
+    code = _REPORT.replace(f"set(sys.modules) & {set(HEAVY)}", f"{report} - {known}")
+    assert loaded(code, *arguments, home=tmp_path) == []
+
+
+def test_the_lists_of_commands_say_what_each_says_itself() -> None:
+    for group, told in ((cli, {n: c[2] for n, c in COMMANDS.items()}), (log, {n: v[1] for n, v in VERBS.items()})):
+        context = click.Context(group)
+        commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
+        assert told == {name: c.get_short_help_str(1000) for name, c in commands.items() if c is not None}
 
 
 # ── the names ────────────────────────────────────────────────────────────────────────────────────────────────────────
