@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -37,6 +38,16 @@ def as_option(command: Any) -> Any:
 def say(value: Any, text: str, *, as_json: bool) -> None:
     """Print the answer."""
     click.echo(json.dumps(value, default=str) if as_json else printable(text))
+
+
+def announce(text: str, *, err: bool = False) -> None:
+    """Print a line for whoever listens; what runs until it is stopped goes on when nobody does."""
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, (sys.stderr if err else sys.stdout).fileno())
+        os.close(null)
 
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -10,8 +10,8 @@ import click
 
 from agentbus.cli.limits import raise_descriptors
 from agentbus.cli.notify import notify
-from agentbus.cli.output import json_option, run_async
-from agentbus.connect import BusUrl, profile_path, save_profile
+from agentbus.cli.output import announce, json_option, run_async
+from agentbus.connect import BusUrl, bracketed, profile_path, save_profile
 from agentbus.errors import ConfigError
 from agentbus.home import home, key_path
 
@@ -35,7 +35,7 @@ def up(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Run the directory. On an empty folder: make its keys, the trust domain, user/operator and the profile."""
-    where = None if advertise is None else f"tcp://{advertise}{'' if ':' in advertise else ':*'}"
+    where = None if advertise is None else f"tcp://{_with_port(advertise)}"
     run_async(_up(data or home() / "directory", host, port, where, domain, max_directory_age, as_json))
 
 
@@ -51,7 +51,7 @@ async def _up(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     raise_descriptors()
-    listen = f"tcp://{address}:{port or '*'}"
+    listen = f"tcp://{bracketed(address)}:{port or '*'}"
     host = DirectoryHost(data, listen=listen, domain=domain, advertise=advertise, max_age=max_age)
     path = key_path("user/operator")
     if not (data / "keys").exists() and path.exists():
@@ -62,14 +62,21 @@ async def _up(
         if host.created or _is_ours(host.url):
             save_profile(host.url)
         url = str(host.url)
-        click.echo(json.dumps({"bus": url, "domain": host.core.domain}) if as_json else f"bus {url}")
+        announce(json.dumps({"bus": url, "domain": host.core.domain}) if as_json else f"bus {url}")
         if not as_json:
-            click.echo(f"trust domain {host.core.domain}; data {data}; profile {profile_path()}; stop with Ctrl-C")
+            announce(f"trust domain {host.core.domain}; data {data}; profile {profile_path()}; stop with Ctrl-C")
         notify("READY=1")
         await stop.wait()
         notify("STOPPING=1")
     finally:
         await host.aclose()
+
+
+def _with_port(address: str) -> str:
+    """``HOST``, ``HOST:PORT``, an IPv6 address or ``[ADDRESS]:PORT``; without a port that of --port."""
+    if address.endswith("]") or (address.count(":") != 1 and not address.startswith("[")):
+        return f"{bracketed(address)}:*"
+    return address
 
 
 def _is_ours(url: BusUrl) -> bool:

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import click
-
 from agentbus.cli.dev.load import Broken, Target, files_of, load
 from agentbus.cli.dev.sample import askable, request_line
 from agentbus.cli.dev.stage import DOMAIN, USER, Stage
 from agentbus.cli.dev.watch import Watch
+from agentbus.cli.output import announce
 from agentbus.cli.target import explain
 from agentbus.errors import AgentBusError
 from agentbus.runtime.agent import Agent
@@ -120,7 +119,7 @@ class Dev:
 
     def _tell(self, facts: dict[str, Any], text: str) -> None:
         """To whoever watches: people, or a program that reads one JSON value a line."""
-        click.echo(json.dumps(facts) if self._as_json else text)
+        announce(json.dumps(facts) if self._as_json else text)
 
 
 def command_prefix(folder: Path) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentbus.cli.notify import mark_ready, notify
-from agentbus.cli.output import as_option, json_option, run_async
+from agentbus.cli.output import announce, as_option, json_option, run_async
 from agentbus.cli.target import load_agent
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def run(
         notify("READY=1")
         where = " ".join(bus.endpoints) or "it dials out only: it can ask, and cannot be asked"
         if as_json:
-            click.echo(json.dumps({"id": bus.id, "endpoints": bus.endpoints, "ready": True}))
+            announce(json.dumps({"id": bus.id, "endpoints": bus.endpoints, "ready": True}))
         else:
-            click.echo(f"{bus.id} is served ({where}); stop with Ctrl-C", err=True)
+            announce(f"{bus.id} is served ({where}); stop with Ctrl-C", err=True)
         if tied:
             _stop_with_parent()
 

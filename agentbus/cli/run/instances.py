@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import click
-
 from agentbus.cli.notify import mark_ready, notify
+from agentbus.cli.output import announce
 from agentbus.errors import ConfigError
 
 CODES: Final = {
@@ -91,7 +90,7 @@ class Instances:
                 self._stop.set()
                 return
             pause = PAUSE[0] if loop.time() - born > STEADY else pause
-            click.echo(f"instance {number} ended with status {status}; it starts again in {pause:g} s", err=True)
+            announce(f"instance {number} ended with status {status}; it starts again in {pause:g} s", err=True)
             await asyncio.sleep(pause)
             pause = min(pause * 2, PAUSE[1])
 
@@ -126,9 +125,9 @@ class Instances:
             mark_ready(self._ready_file, f"{who}\n")
         notify("READY=1")
         if self._as_json:
-            click.echo(json.dumps({"id": who, "instances": self._count, "ready": True}))
+            announce(json.dumps({"id": who, "instances": self._count, "ready": True}))
         else:
-            click.echo(f"{who} is served by {self._count} processes; stop with Ctrl-C", err=True)
+            announce(f"{who} is served by {self._count} processes; stop with Ctrl-C", err=True)
 
 
 async def _end(process: Process) -> None:
