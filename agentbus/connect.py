@@ -41,10 +41,10 @@ class BusUrl:
     @property
     def endpoint(self) -> str:
         """The directory's ZeroMQ endpoint."""
-        return f"tcp://{self.host}:{self.port}"
+        return f"tcp://{bracketed(self.host)}:{self.port}"
 
     def __str__(self) -> str:
-        return f"agentbus://{self.host}:{self.port}#{b64(self.root)}.{b64(self.curve_key)}"
+        return f"agentbus://{bracketed(self.host)}:{self.port}#{b64(self.root)}.{b64(self.curve_key)}"
 
     @classmethod
     def parse(cls, text: str) -> BusUrl:
@@ -67,6 +67,11 @@ class BusUrl:
             return cls(host, port, unb64(root, 32), unb64(curve, 32))
         except AgentBusError as error:
             raise ConfigError("config.url", f"the pin of {text!r} is cut or damaged; copy the whole line") from error
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def profile_path() -> Path:

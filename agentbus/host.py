@@ -106,7 +106,7 @@ class DirectoryHost:
         self.node.set_rules(policy_of([self._service]))
         await self._service.open()
         host, _, port = carrier.endpoints[0].rpartition("://")[2].rpartition(":")
-        self.url = BusUrl(host, int(port), self.core.trust.root, keys.curve.public)
+        self.url = BusUrl(host.strip("[]"), int(port), self.core.trust.root, keys.curve.public)
 
     async def aclose(self) -> None:
         """A clean stop."""

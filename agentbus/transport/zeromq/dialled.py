@@ -11,7 +11,7 @@ from agentbus.transport.base import Sink
 from agentbus.transport.common import connection_ids, refuse_oversize
 from agentbus.transport.zeromq.monitor import FAILURES, Monitor
 from agentbus.transport.zeromq.reader import BUDGET, Reader
-from agentbus.transport.zeromq.sockets import Settings, can_dial, dialling
+from agentbus.transport.zeromq.sockets import Settings, can_dial, dialling, speak_ipv6
 
 
 class Dialled:
@@ -90,6 +90,7 @@ class Dialled:
             self._fail("that is no endpoint of the form tcp://host:port")
             return
         try:
+            speak_ipv6(self._socket, endpoint)
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
             self._fail(f"that endpoint cannot be dialled: {error.strerror}")

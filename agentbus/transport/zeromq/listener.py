@@ -20,7 +20,7 @@ from agentbus.transport.common import connection_ids, refuse_oversize
 from agentbus.transport.zeromq.gate import Gate, read_user_id
 from agentbus.transport.zeromq.monitor import Accepted, Monitor
 from agentbus.transport.zeromq.reader import BUDGET, Reader
-from agentbus.transport.zeromq.sockets import Settings, listening
+from agentbus.transport.zeromq.sockets import Settings, listening, speak_ipv6
 from agentbus.transport.zeromq.unfinished import Unfinished
 from agentbus.transport.zeromq.zap import ZapHandler
 
@@ -101,6 +101,7 @@ class Listener:
             ConfigError: ``config.transport``: it cannot be bound.
         """
         try:
+            speak_ipv6(self._socket, endpoint)
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
             why = str(error.strerror).partition(" (addr=")[0]

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Final
 
 import zmq
@@ -27,7 +28,10 @@ HANDSHAKE_SIZE: Final = 1024  # bytes; MAXMSGSIZE counts for the handshake's com
 CURVE_OVERHEAD: Final = 64  # bytes; MAXMSGSIZE counts the MESSAGE command, 33 bytes longer than the frame in it
 ZAP_DOMAIN: Final = b"agentbus"
 
-_ENDPOINT: Final = re.compile(r"tcp://[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?:[0-9]{1,5}")
+_ENDPOINT: Final = re.compile(
+    r"tcp://(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[([0-9A-Fa-f:.]{2,45})\]):[0-9]{1,5}"
+)
+_IPV6: Final = "tcp://["  # names are looked up as IPv4: a socket that speaks both would try IPv6 first, and alone
 
 
 CODES: Final = {
@@ -54,12 +58,23 @@ class Settings:
 
 
 def can_dial(endpoint: str) -> bool:
-    """Whether ``endpoint`` is a plain ``tcp://host:port``.
+    """Whether ``endpoint`` is a plain ``tcp://host:port`` or ``tcp://[IPv6 address]:port``.
 
     Endpoints come from others' statements. libzmq would also follow ``inproc://`` (our own ZAP handler), ``ipc://``
     (any file) and ``tcp://source;target``.
     """
-    return _ENDPOINT.fullmatch(endpoint) is not None
+    found = _ENDPOINT.fullmatch(endpoint)
+    if found is None or found[1] is None:
+        return found is not None
+    try:
+        return bool(IPv6Address(found[1]))
+    except ValueError:
+        return False
+
+
+def speak_ipv6(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    """Let a socket use the endpoint's address where that is of IPv6; call it before bind or connect."""
+    socket.setsockopt(zmq.IPV6, int(endpoint.startswith(_IPV6)))
 
 
 def listening(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> zmq.Socket[bytes]:

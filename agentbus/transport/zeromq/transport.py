@@ -26,7 +26,7 @@ CODES: Final = {
     "config.advertise": "Others must be told an address that they can dial: a host name or IPv4 address, and a port.",
 }
 
-EVERYWHERE: Final = ("tcp://0.0.0.0:", "tcp://*:")
+EVERYWHERE: Final = ("tcp://0.0.0.0:", "tcp://*:", "tcp://[::]:")
 MAX_SOCKETS: Final = 16_384  # libzmq's 1,023 would be about 340 dialled peers: each needs three
 
 
