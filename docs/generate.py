@@ -19,6 +19,8 @@ from typing import Any, Final
 import click
 
 import agentbus
+import agentbus.audit
+import agentbus.replay
 from agentbus import errors
 from agentbus.cli.main import COMMANDS, cli
 from agentbus.crypto.signing import Purpose
@@ -109,15 +111,33 @@ def _cell(text: str) -> str:
 
 def api_page() -> str:
     """The public names, with signatures and docstrings."""
-    lines = [NOTE + "# Python interface\n", "Everything below is imported from `agentbus`.\n"]
+    lines = [NOTE + "# Python interface\n", "What follows is imported from `agentbus`.\n"]
     for name in agentbus.__all__:
-        of = getattr(agentbus, name)
-        lines.append(f"## {name}\n")
-        if inspect.isclass(of):
-            lines += _class(name, of)
-        else:
-            lines += [f"```python\n{_signature(name, of)}\n```\n", _doc(of)]
+        lines += _public(name, getattr(agentbus, name))
+    for package in (agentbus.audit, agentbus.replay):
+        said, _, code = (package.__doc__ or "").partition("\n\n::\n\n")
+        lines += [f"# {package.__name__}\n", said + "\n", f"```python\n{textwrap.dedent(code).strip()}\n```\n"]
+        lines += [f"What follows is imported from `{package.__name__}`.\n"]
+        for name in sorted(set(package.__all__) - set(agentbus.__all__)):
+            lines += _public(name, getattr(package, name))
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _public(name: str, of: Any) -> list[str]:
+    lines = [f"## {name}\n"]
+    if inspect.isclass(of):
+        return [*lines, *_class(name, of)]
+    if not inspect.isfunction(of):
+        return [*lines, *_constant(name, of)]
+    return [*lines, f"```python\n{_signature(name, of)}\n```\n", _doc(of)]
+
+
+def _constant(name: str, of: Any) -> list[str]:
+    if isinstance(of, dict):
+        return ["| name | meaning |\n|---|---|", *(f"| `{key}` | {_cell(text)} |" for key, text in of.items()), ""]
+    if isinstance(of, tuple):
+        return [", ".join(f"`{one}`" for one in of) + "\n"]
+    return [f"```python\n{name} = {_text(str(of))}\n```\n"]
 
 
 def _class(name: str, of: type) -> list[str]:

@@ -44,7 +44,7 @@ def replay(
     timing: str = "instant",
     compare: Comparator | None = None,
     isolated: bool = False,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ReplayReport:
     """Replay the messages that an agent took, as a node's log has them.
 
@@ -84,7 +84,8 @@ def replay(
     def one_more() -> None:
         nonlocal done
         done += 1
-        progress(done, len(messages))
+        if progress is not None:
+            progress(done, len(messages))
 
     guard = Guard()
     job = Job(folder, history, agent, who, messages, mode, factor, compare, lru_cache(256)(folder.box), one_more, guard)

@@ -56,7 +56,7 @@ def replay(
     with progress_bar("replaying") as progress:
         report = run(
             path, agent, directory=events, root=pinned, mode=mode, timing=timing, compare=comparator,
-            isolated=isolated, progress=progress or (lambda done, of: None),
+            isolated=isolated, progress=progress,
         )  # fmt: skip
     if junit is not None:
         junit.write_text(report.junit(), "utf-8")
