@@ -182,7 +182,7 @@ class Recorder:
             of: The digest of the message it answers.
             code: What it says, which its body says too: but a body may be erased.
         """
-        self._pending.append(entry.receipt(self._next, now, digest=of, receipt=error, code=code))
+        self._add(entry.receipt, now, digest=of, receipt=error, code=code)
 
     def peer_checkpoint(self, note: bytes, *, connection: bytes | None, now: int) -> None:
         """A note of another node's log, whose signature verified; waits for a flush."""
