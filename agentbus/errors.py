@@ -144,13 +144,13 @@ class HandlerFailed(AgentBusError):
 
 
 class RequestInvalid(AgentBusError, ValueError):
-    """The body does not fit the message type; ``details["errors"]`` is pydantic's list, without inputs."""
+    """The body does not fit the message type or a frame; ``details["errors"]`` is pydantic's list, without inputs."""
 
     default_code = "request.invalid"
 
 
 class ReplyInvalid(AgentBusError, ValueError):
-    """The reply does not fit the type that the request names."""
+    """The reply does not fit the type that the request names, or one frame."""
 
     default_code = "reply.invalid"
 
@@ -251,6 +251,7 @@ _BY_CODE: dict[str, type[AgentBusError]] = {
     "agent": AgentGone,
     "deadline": DeadlineExceeded,
     "request": RequestInvalid,
+    "reply": ReplyInvalid,
     "config": ConfigError,
     "key": KeyFileError,
     "log": LogError,

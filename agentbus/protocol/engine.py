@@ -18,7 +18,7 @@ from agentbus.delegation.memory import Memory
 from agentbus.delegation.messages import VerifiedMessage
 from agentbus.delegation.statements import Instance
 from agentbus.delegation.trust import Trust
-from agentbus.errors import AgentBusError, HandlerMissing, Rejected
+from agentbus.errors import AgentBusError, HandlerMissing, ReplyInvalid, RequestInvalid
 from agentbus.protocol.events import Answered, Asked, Ended, Event, Refused, Steered, Stray
 from agentbus.protocol.exchange import MOVES, TRANSITIONS, Exchange
 from agentbus.protocol.exchanges import OPEN, Exchanges
@@ -32,6 +32,7 @@ from agentbus.wire.limits import LIMITS, Limits
 
 CODES: Final = {
     "request.too_large": "The message does not fit into one frame; send a reference instead.",
+    "reply.too_large": "The reply or item does not fit into one frame; answer with a reference, or stream it in parts.",
 }
 
 ACK: Final = 1  # extension: the receipt level that a send asks for
@@ -141,7 +142,7 @@ class Engine:
 
         Raises:
             Backpressure: ``backpressure.exchanges``, ``backpressure.peer``.
-            Rejected: ``request.too_large``.
+            RequestInvalid: ``request.too_large``.
         """
         self.exchanges.require_room(to.instance_id, to.principal.short)
         conversation = conversation or self._entropy(16)
@@ -182,20 +183,22 @@ class Engine:
 
         Returns:
             False: the exchange's table has no place for it any more; nothing is sent.
+
+        Raises:
+            ReplyInvalid: ``reply.too_large``; the exchange is where it was, so its caller can still be told.
         """
         move = MOVES[kind]
         if kind is Kind.RECEIPT and action == exchange.ack:
             move = "final receipt"
-        if not exchange.move(move):
-            return False
         carried = chain or local.standing
-        if carried is None:
+        if carried is None or not exchange.has(move):
             return False
         draft = self._lay_out(
             kind, local, PrincipalId(exchange.party.principal), exchange.party.instance, action, body, carried,
             b"", now, max(exchange.deadline, now + 1), trust, conversation=exchange.conversation,
             in_reply_to=exchange.digest, stream_index=stream_index,
         )  # fmt: skip
+        exchange.move(move)
         if kind is Kind.ITEM:
             exchange.next_index += 1
         local.drafts.append((draft, exchange if exchange.done and exchange.role == "callee" else None, exchange.route))
@@ -238,7 +241,10 @@ class Engine:
         extensions: list[list[Any]] | None = None,
     ) -> Draft:
         if len(body) + len(chain.data) + len(handover) + self._limits.header + self._limits.note > self._limits.frame:
-            raise Rejected("request.too_large", f"{len(body)} bytes do not fit into one frame")
+            text = f"{len(body)} bytes do not fit into one frame"
+            if in_reply_to is None:
+                raise RequestInvalid("request.too_large", text)
+            raise ReplyInvalid("reply.too_large", text)
         salt = self._entropy(32)
         local.seq += 1
         peer_seq = local.peer_seq.get(instance, 0) + 1

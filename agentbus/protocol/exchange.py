@@ -81,6 +81,10 @@ class Exchange:
         """Whether nothing can follow."""
         return self.state in DONE
 
+    def has(self, name: str) -> bool:
+        """Whether the table has this move from here."""
+        return (self.state, name) in TRANSITIONS[self.kind]
+
     def move(self, name: str) -> bool:
         """Make a move if the table has it.
 

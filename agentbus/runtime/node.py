@@ -247,7 +247,7 @@ class Node:
         """Open an exchange with an instance that :attr:`finder` found; ``waiter`` hears what comes of it.
 
         Raises:
-            DeadlineExceeded: ``deadline.exceeded``. Backpressure, Rejected: as :meth:`Engine.ask`.
+            DeadlineExceeded: ``deadline.exceeded``. Backpressure, RequestInvalid: as :meth:`Engine.ask`.
             LogError: what the log failed with.
         """
         if self.recorder.failed is not None:

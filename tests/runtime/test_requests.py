@@ -86,6 +86,8 @@ class Shop:
             raise asyncio.CancelledError
         if request.how == "reply":
             return "not an Echoed"  # type: ignore[return-value]
+        if request.how == "large":
+            return Echoed(text="x" * 2_000_000)
         raise RuntimeError("secret text")
 
 
@@ -208,6 +210,26 @@ async def test_a_reply_of_another_type_than_declared(town: Any) -> None:
         with pytest.raises(ReplyInvalid) as caught:
             await alice.request("shop", Fail(how="reply"))
         assert caught.value.code == "reply.invalid"
+
+
+async def test_a_reply_that_does_not_fit_into_a_frame_is_an_error_at_once(town: Any) -> None:
+    """The clock stands still, so nothing but the answer itself can end the request."""
+    async with town.serve(Shop().agent):
+        alice = await town.user("alice", [])
+        with pytest.raises(ReplyInvalid) as caught:
+            await alice.request("shop", Fail(how="large"))
+        assert caught.value.code == "reply.too_large"
+        assert caught.value.details["by"] == "shop"
+        assert (await alice.request("shop", Echo(text="still here"))).text == "still here"
+        assert all(len(node._engine.exchanges) == 0 for node in town.nodes)
+
+
+async def test_a_question_that_does_not_fit_into_a_frame_is_not_asked(net: Any) -> None:
+    async with net.serve(Shop().agent):
+        with pytest.raises(RequestInvalid) as caught:
+            await net.user("alice", scopes=[]).request("shop", Echo(text="x" * 2_000_000))
+        assert caught.value.code == "request.too_large"
+        assert len(net._node._engine.exchanges) == 0
 
 
 async def test_a_reply_that_does_not_fit_what_the_caller_expects(net: Any) -> None:

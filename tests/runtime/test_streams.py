@@ -18,6 +18,7 @@ from agentbus import (
     Problem,
     ProgrammingError,
     RawStream,
+    ReplyInvalid,
     Request,
     RequestInvalid,
     StreamRequest,
@@ -225,3 +226,28 @@ async def test_many_streams_at_once(town: Any) -> None:
                 return sum([item.n async for item in items])
 
         assert await asyncio.gather(*(total() for _ in range(20))) == [4950] * 20
+
+
+class Page(BaseModel):
+    text: str
+
+
+class Pages(StreamRequest[Page]):
+    pass
+
+
+async def test_an_item_that_does_not_fit_into_a_frame_ends_its_stream(net: Any) -> None:
+    book = Agent("book")
+
+    @book.handler
+    async def pages(request: Pages, ctx: Context) -> AsyncIterator[Page]:
+        yield Page(text="short")
+        yield Page(text="x" * 2_000_000)
+
+    came = []
+    async with net.serve(book), net.user("alice", scopes=[]).stream("book", Pages()) as items:
+        with pytest.raises(ReplyInvalid) as caught:
+            async for page in items:
+                came.append(page.text)
+        assert caught.value.code == "reply.too_large"
+        assert came == ["short"]
