@@ -14,6 +14,8 @@ def run(work: Coroutine[Any, Any, R]) -> R:
     try:
         import uvloop  # pyright: ignore[reportMissingImports]
     except ImportError:
+        uvloop = None
+    if uvloop is None:  # not within the except: every traceback of the program would begin with this one
         return asyncio.run(work)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from agentbus import Agent, AgentBusError, Bus, Context, Raw, Request, StreamRequest, current_context
+from agentbus.runtime import loop
 
 
 class Done(BaseModel):
@@ -222,3 +224,15 @@ async def test_a_bus_that_is_used_wrongly_says_how(
         with pytest.raises(AgentBusError) as found:
             await use(bus, bus.user("alice", scopes=["docs:read"]))
     assert found.value.code == code and re.search(says, found.value.message), str(found.value)
+
+
+def test_a_handlers_traceback_does_not_begin_with_an_optional_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is raised while another exception is handled is shown below that one: here, that uvloop is absent."""
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+
+    async def failing() -> None:
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom") as caught:
+        loop.run(failing())
+    assert caught.value.__context__ is None
