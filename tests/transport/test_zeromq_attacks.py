@@ -373,18 +373,44 @@ def test_heartbeats_alone_never_look_like_a_message_without_an_end(monkeypatch: 
     assert cut == [7]
 
 
+def test_who_connects_during_a_look_starts_no_second_row_of_looks() -> None:
+    """A second timer would be known to nobody: it would look for ever, and at a socket that was closed."""
+    clock = _Clock()
+    watched: unfinished.Unfinished
+
+    def connections() -> list[tuple[int, int, int | None]]:
+        watched.watch()  # the monitor is read for this, and says that somebody connected
+        return [(7, 1, 1)]
+
+    watched = unfinished.Unfinished(
+        clock,
+        connections=connections,
+        quiet=lambda: False,
+        admitted=list,
+        cut=lambda fd: None,
+        max_frame=65_536,  # type: ignore[arg-type]
+    )
+    watched.watch()
+    for looks in range(2, 12):
+        clock.now += 5.0
+        clock.run()
+        assert clock.calls == looks
+
+
 class _Clock:
     """As much of a loop as a timer needs."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.call: Any = None
+        self.calls = 0
 
     def time(self) -> float:
         return self.now
 
     def call_later(self, delay: float, call: Any) -> Any:
         self.call = call
+        self.calls += 1
         return self
 
     def run(self) -> None:

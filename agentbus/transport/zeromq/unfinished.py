@@ -136,6 +136,6 @@ class Unfinished:
         for fd in (*guilty, *(fd for _, fd in heavy)):
             self._cut(fd)
         self._seen = seen
-        if seen and not self._closed:
+        if seen and not self._closed and self._timer is None:  # else somebody connected while this looked
             waiting = any(now - one.since < YOUNG for one in seen.values())
             self._timer = self._loop.call_later(SOON if waiting else max(LATER, EACH * len(seen)), self._look)
