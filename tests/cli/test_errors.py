@@ -245,7 +245,7 @@ CASES = [
     Case("a folder that is no log", ("log", "verify", "{folder}/folder", "--directory", "{directory_log}"), "log.missing", 1,
          "name the folder of a node's log"),
     Case("no directory's log", ("log", "verify", "{logs}/worker", "--directory", "{folder}/folder"), "evidence.no_directory",
-         1, "name the folder of the directory's data"),
+         1, "holds no directory.sqlite; name the directory's folder"),
     Case("no root key", ("log", "verify", "{logs}/worker", "--directory", "{directory_log}"), "config.no_root", 2,
          "--root THUMBPRINT, or run `agentbus init URL`", ELSEWHERE),
     Case("what is no root key", ("log", "verify", "{logs}/worker", "--directory", "{directory_log}", "--root", "abc"),

@@ -75,9 +75,24 @@ def test_what_is_missing_is_named(lab: Lab, data: Path) -> None:
     with pytest.raises(ConfigError):
         Evidence.open(data / "carol", directory=data / "directory")
     with pytest.raises(LogError, match="no_directory"):
-        Evidence.open(data / "carol", directory=data, root=lab.world.root.id)
+        Evidence.open(data / "carol", directory=data / "carol", root=lab.world.root.id)
     with pytest.raises(LogError, match=r"log\.missing"):
         opened(lab, data, "nowhere")
+
+
+def test_a_folder_named_by_mistake_is_not_written_to(lab: Lab, data: Path) -> None:
+    """A database that was only looked for must not be there afterwards: the next reader would take it for a log."""
+    (data / "empty").mkdir()
+    with pytest.raises(LogError, match=r"no_directory.* holds no directory\.sqlite; name"):
+        Evidence.open(data / "carol", directory=data / "empty", root=lab.world.root.id)
+    opened(lab, data).verify()
+    assert list((data / "empty").iterdir()) == [] and not (data / "carol" / "directory.sqlite").exists()
+
+
+def test_the_directorys_data_may_be_named_as_well_as_the_folder_in_it(lab: Lab, data: Path) -> None:
+    """``agentbus up`` prints the outer one, and so it is what people have at hand."""
+    evidence = Evidence.open(data / "carol", directory=data, root=lab.world.root.id)
+    assert evidence.verify().ok
 
 
 def test_a_directory_log_that_was_tampered_with_is_a_negative_verdict(lab: Lab, data: Path) -> None:

@@ -72,7 +72,7 @@ def _directory(log: Path, given: Path | None) -> Path:
         ConfigError: ``config.directory``.
     """
     found = given or log.resolve().parent / "directory"
-    if not (found / "directory.sqlite").is_file():
+    if given is None and not (found / "directory.sqlite").is_file():
         raise ConfigError("config.directory", f"{found} holds no directory.sqlite; name the folder with --directory")
     return found
 
