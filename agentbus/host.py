@@ -8,6 +8,7 @@ directory's own messages Â· ``DIR/discovery/`` what agents claim of themselves Â
 from __future__ import annotations
 
 import os
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +55,7 @@ class DirectoryHost:
         self.node: Node
         self.core: Directory
         self.url: BusUrl
-        self._service: Service
+        self._running: AsyncExitStack
         self.created = False
 
     async def open(self) -> None:
@@ -64,17 +65,17 @@ class DirectoryHost:
             ConfigError: ``config.in_use``, ``config.domain``, ``config.keys``.
         """
         self._data.take()
-        try:
+        async with AsyncExitStack() as undo:
+            undo.callback(self._data.release)
             if self._data.keyring.exists():
                 self.core = self._load()
             else:
                 domain = self._domain or "agents.local"
                 self.core = self._data.create(domain, now=self.clock.now(), max_age=self._max_age)
                 self.created = True
-            await self._start()
-        except BaseException:
-            self._data.release()
-            raise
+            undo.callback(self.core.close)
+            await self._start(undo)
+            self._running = undo.pop_all()
 
     def _load(self) -> Directory:
         core = self._data.load(now=self.clock.now())
@@ -83,10 +84,11 @@ class DirectoryHost:
             raise ConfigError("config.domain", f"this is the directory of {core.domain}; leave --domain out")
         return core
 
-    async def _start(self) -> None:
+    async def _start(self, undo: AsyncExitStack) -> None:
         keys, domain = self.core.keys, self.core.domain
         server = DirectoryServer(self.core, self.clock)
         log = open_log(self.folder / "directory-node", domain, "directory", now=self.clock.now())
+        undo.callback(log.close)  # twice is harmless: the node closes it too
         carrier = zmq_transport(keys.curve, listen=self._listen, advertise=self._advertise)
         self.node = Node(
             "directory",
@@ -97,22 +99,22 @@ class DirectoryHost:
             clock=self.clock,
             server=server,
         )
+        undo.push_async_callback(self.node.aclose)
         await self.node.open()
         identity = Identity(name_id("service/directory", domain), keys.identity, keys.curve)
         agent = directory_agent(server)
         add_discovery(agent, self.core, Claims(self.folder / "discovery"), self.clock.now)
         add_exchange(agent, self.core, Once(self.folder / "exchange"), self.clock.now, os.urandom)
-        self._service = Service(agent, self.node, await self.node.enter(identity))
-        self.node.set_rules(policy_of([self._service]))
-        await self._service.open()
+        service = Service(agent, self.node, await self.node.enter(identity))
+        undo.push_async_callback(service.aclose, drain=2.0)
+        self.node.set_rules(policy_of([service]))
+        await service.open()
         host, _, port = carrier.endpoints[0].rpartition("://")[2].rpartition(":")
         self.url = BusUrl(host.strip("[]"), int(port), self.core.trust.root, keys.curve.public)
 
     async def aclose(self) -> None:
         """A clean stop."""
-        await self._service.aclose(drain=2.0)
-        await self.node.aclose()
-        self._data.release()
+        await self._running.aclose()
 
     def enrol(self, name: str, **record: Any) -> Identity:
         """Create and enrol a principal with fresh keys, here in the directory's own process."""

@@ -176,7 +176,7 @@ class KeyFile:
             raise KeyFileError("key.file", f"{self.path} cannot be written: {error.strerror}") from error
         finally:
             fresh.unlink(missing_ok=True)
-        _sync(self.path.parent)
+        sync_folder(self.path.parent)
 
     def _encoded(self, keys: Keys) -> dict[str, Any]:
         secrets = {"id": keys.id, "key": b64(keys.key.seed), "curve": b64(keys.curve.secret)}
@@ -200,7 +200,7 @@ class KeyFile:
             return
         except OSError as error:
             raise KeyFileError("key.file", f"{self.path} cannot be written: {error.strerror}") from error
-        _sync(self.path.parent)
+        sync_folder(self.path.parent)
 
     def keep_old(self) -> Path | None:
         """Give the present file another name too, before it is replaced: it may be wanted to prove something."""
@@ -220,7 +220,7 @@ def _keys(who: PrincipalId, data: dict[str, Any]) -> Keys:
     return Keys(who, SigningKey(unb64(data["key"], 32)), CurveKey(unb64(data["curve"], 32)))
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A rename is durable once its folder is."""
     handle = os.open(folder, os.O_RDONLY)
     try:

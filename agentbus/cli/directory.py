@@ -156,10 +156,9 @@ def operator(data: Path | None, as_json: bool) -> None:
     with _data(data) as folder:
         core = folder.load(now=_now())
         try:
-            if path.exists():
-                KeyFile(path).keep_old()
-                path.unlink()
             life.lose_key(core, name_id("user/operator", core.domain), now=_now())
+            if path.exists() and KeyFile(path).keep_old() is not None:
+                path.unlink()
             make_operator(core, path, now=_now())
         finally:
             core.close()

@@ -54,7 +54,7 @@ async def _up(
     listen = f"tcp://{bracketed(address)}:{port or '*'}"
     host = DirectoryHost(data, listen=listen, domain=domain, advertise=advertise, max_age=max_age)
     path = key_path("user/operator")
-    if not (data / "keys").exists() and path.exists():
+    if not (data / "keys").exists() and not (data / "directory").exists() and path.exists():
         raise ConfigError("config.operator", f"{path} is another directory's; set AGENTBUS_HOME to another folder")
     await host.open()
     try:

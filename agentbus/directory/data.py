@@ -15,8 +15,9 @@ from typing import Final, Self
 from agentbus.crypto.keys import SigningKey
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.keyring import Keyring
-from agentbus.directory.store import SqliteStore
+from agentbus.directory.store import FILE, SqliteStore
 from agentbus.errors import ConfigError
+from agentbus.keyfile import sync_folder
 from agentbus.wire.ids import DOMAIN
 from agentbus.wire.limits import SECOND
 
@@ -77,19 +78,30 @@ class DirectoryData:
             max_age: ``max_directory_age`` in seconds.
 
         Raises:
-            ConfigError: ``config.domain``.
+            ConfigError: ``config.domain``; ``config.keys``: a directory's log is here, and its keys are not.
         """
         if not DOMAIN.fullmatch(domain) or len(domain) > 200:
             raise ConfigError("config.domain", f"{domain!r} is no lower-case DNS name such as agents.example")
         keys, root = OnlineKeys.make(os.urandom), SigningKey(os.urandom(32))
         fresh = Keyring(self.folder / "keys.new")
-        for left in (fresh.folder, self.folder / "directory"):
-            shutil.rmtree(left, ignore_errors=True)
+        self._clear(fresh.folder)
         fresh.create(keys, root)
         store = SqliteStore(self.folder / "directory")
         core = Directory.create(store, keys, root, domain=domain, now=now, max_age=max_age * SECOND)
         fresh.folder.rename(self.keyring.folder)  # last: keys without a log are never taken for whole
+        sync_folder(self.folder)
         return core
+
+    def _clear(self, unfinished: Path) -> None:
+        """Take away what a start that was killed left; a log that was ever in use is no such thing."""
+        log = self.folder / "directory"
+        if not unfinished.exists() and (log / FILE).exists():
+            raise ConfigError(
+                "config.keys", f"{log} holds a directory's log, and {self.keyring.folder} is missing: restore its keys"
+                " from a backup, or name another folder with --data",
+            )  # fmt: skip
+        for left in (log, unfinished):  # in this order: killed in between, the next start knows what it finds
+            shutil.rmtree(left, ignore_errors=True)
 
     def load(self, *, now: int, keys_lost: bool = False) -> Directory:
         """The directory as its log says, with the online keys that the log says are current.

@@ -15,6 +15,7 @@ from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.delegation.statements import ROLES
 from agentbus.directory.core import OnlineKeys
 from agentbus.errors import AgentBusError, ConfigError, KeyFileError
+from agentbus.keyfile import sync_folder
 from agentbus.wire.ids import b64, unb64
 
 CODES: Final = {
@@ -85,6 +86,7 @@ class Keyring:
     def accept(self) -> None:
         """The proposed online keys were introduced: one rename."""
         (self.folder / f"{ONLINE}.next").replace(self.folder / ONLINE)
+        sync_folder(self.folder)
 
     @staticmethod
     def _online(path: Path) -> tuple[OnlineKeys, bytes]:
@@ -106,6 +108,7 @@ def write_secret(path: Path, data: dict[str, Any]) -> None:
         out.flush()
         os.fsync(out.fileno())
     fresh.replace(path)
+    sync_folder(path.parent)
 
 
 def _encoded(keys: OnlineKeys, root: bytes) -> dict[str, str]:

@@ -7,9 +7,12 @@ broke is continued from here; and an auditor finds the key events beside the log
 from __future__ import annotations
 
 import json
+import logging
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,55 +24,88 @@ from agentbus.directory.store import FILE, SqliteStore
 from agentbus.errors import AgentBusError, LogError
 
 HEAD: Final = "directory.head"
+UNWRITTEN: Final = 100_000  # entries that wait in memory for a disk that takes nothing
+logger: Final = logging.getLogger("agentbus.directory")
 HEADS: Final = 256  # that are remembered, each to be compared with any other of its size
 
 
 class Mirror:
-    """A node's copy of the directory's log.
+    """A node's copy of the directory's log. Where it cannot be written, the node goes on, and says so.
 
     Args:
-        folder: Where ``directory.sqlite`` lies; None keeps it in memory.
+        folder: Where ``directory.sqlite`` lies.
+
+    Raises:
+        LogError: ``log.directory_unreadable``: the file is there and may not be read, or somebody holds it.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._store = self._open()
         self._heads: OrderedDict[int, bytes] = OrderedDict()
+        self._unwritten: list[bytes] = []
+        self._failed = False
 
     def load(self, root: bytes, *, now: int) -> Trust:
-        """The trust that the kept entries lead to. A file that is damaged or of another trust domain begins anew."""
+        """The trust that the kept entries lead to. A file that is damaged or of another trust domain begins anew.
+
+        Raises:
+            LogError: ``log.directory_unreadable``, where it is not damaged.
+        """
         empty = Trust.pinned(root)
         try:
             return self._with_head(empty.advance(self._store.entries(), now=now))
-        except AgentBusError:
+        except AgentBusError as error:
+            if isinstance(error, LogError) and not _is_damage(error):
+                raise
             self._store.close()
-            self._set_aside()
-            self._store = self._open()
+            self._set_aside(error)
+            self._store = SqliteStore(self.folder, durable=False)
             return empty
 
     def _with_head(self, trust: Trust) -> Trust:
         """With the newest head that was kept: what the directory signed, to be shown to it."""
-        if self.folder is None or not (self.folder / HEAD).exists():
-            return trust
         try:
             return trust.accept_head((self.folder / HEAD).read_bytes())
-        except AgentBusError:
-            return trust  # of an earlier or a later size: the file is written after the entries
+        except (AgentBusError, OSError):
+            return trust  # none, or of an earlier or a later size: the file is written after the entries
 
     def _open(self) -> SqliteStore:
         try:
             return SqliteStore(self.folder, durable=False)
-        except LogError:
-            self._set_aside()
+        except LogError as error:
+            if not _is_damage(error):
+                raise
+            self._set_aside(error)
             return SqliteStore(self.folder, durable=False)
 
-    def _set_aside(self) -> None:
-        if self.folder is not None:
-            (self.folder / FILE).replace(self.folder / f"{FILE}.unusable")
+    def _set_aside(self, error: AgentBusError) -> None:
+        """What this node knew of the directory's past does not count any more; it is kept for whoever looks into it."""
+        number = next(n for n in count(1) if not (self.folder / f"{FILE}.unusable{n}").exists())
+        logger.error(
+            "what this node kept of the directory's log is of no use (%s): %s is set aside, and the directory is"
+            " believed as at a first start", error, self.folder / f"{FILE}.unusable{number}",
+        )  # fmt: skip
+        for ending in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                (self.folder / f"{FILE}{ending}").replace(self.folder / f"{FILE}.unusable{number}{ending}")
 
-    def append(self, size: int, entries: list[bytes]) -> None:
-        """Keep entries that were folded."""
-        self._store.append(size, entries)
+    def append(self, entries: list[bytes]) -> None:
+        """Keep entries that were folded, and those before them that could not be written then."""
+        self._unwritten += entries
+        if len(self._unwritten) > UNWRITTEN:
+            return  # the file stays a true beginning of the log; a later start asks for the rest
+        try:
+            self._store.append(self._store.size(), self._unwritten)
+        except LogError as error:
+            self._complain(error)
+        else:
+            self._unwritten, self._failed = [], False
+
+    def _complain(self, error: Exception) -> None:
+        if not self._failed:
+            self._failed = True
+            logger.error("this node's copy of the directory's log cannot be written: %s", error)
 
     def entries(self) -> list[bytes]:
         """All of them."""
@@ -95,9 +131,6 @@ class Mirror:
     @contextmanager
     def _elsewhere(self) -> Iterator[SqliteStore]:
         """The entries over a connection of their own, which is good in any thread."""
-        if self.folder is None:
-            yield self._store
-            return
         store = SqliteStore(self.folder, read_only=True)
         try:
             yield store
@@ -106,10 +139,13 @@ class Mirror:
 
     def keep_head(self, size: int, note: bytes) -> None:
         """Remember a head that agreed with what was folded."""
-        if self.folder is not None and size not in self._heads:
+        if size not in self._heads:
             fresh = self.folder / f"{HEAD}.tmp"
-            fresh.write_bytes(note)
-            fresh.replace(self.folder / HEAD)
+            try:
+                fresh.write_bytes(note)
+                fresh.replace(self.folder / HEAD)
+            except OSError as error:
+                self._complain(error)
         self._heads[size] = note
         self._heads.move_to_end(size)
         if len(self._heads) > HEADS:
@@ -123,21 +159,30 @@ class Mirror:
         """Write down the evidence that a head of ``size`` contradicts what the same directory said before.
 
         Returns:
-            The evidence file; None where nothing is kept in files.
+            The evidence file; None where it could not be written.
         """
+        path = self.folder / f"fork-{size}.json"
+        try:
+            path.write_text(json.dumps(self._contradiction(size, note)), "utf-8")
+        except (LogError, OSError) as error:
+            logger.error("the evidence that the directory shows two histories cannot be written: %s", error)
+            return None
+        return path
+
+    def _contradiction(self, size: int, note: bytes) -> dict[str, Any]:
         entries = self.entries()
         roots = evidence.root_entries(entries)
         other = self._heads.get(size)
         if other is not None and other != note:
-            found: dict[str, Any] = evidence.fork_of_heads(roots, other, note)
-        else:
-            found = evidence.fork_of_log(roots, note, entries[:size])
-        if self.folder is None:
-            return None
-        path = self.folder / f"fork-{size}.json"
-        path.write_text(json.dumps(found), "utf-8")
-        return path
+            return evidence.fork_of_heads(roots, other, note)
+        return evidence.fork_of_log(roots, note, entries[:size])
 
     def close(self) -> None:
         """Let go of the file."""
         self._store.close()
+
+
+def _is_damage(error: LogError) -> bool:
+    """Whether the file itself is spoilt, as opposed to one that somebody holds or nobody may read."""
+    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+    return error.__cause__ is None or code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)

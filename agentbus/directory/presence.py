@@ -131,6 +131,10 @@ class Presence:
         self._gone.update(gone)
         return gone
 
+    def ended(self) -> list[bytes]:
+        """Key ids of instances that ended before their windows did, in no order."""
+        return list(self._gone)
+
     def statements(self, keys: Iterable[bytes], principals: Iterable[str], now: int) -> list[bytes]:
         """Instance statements: by key id even of those that ended, whose links still verify; of principals, running."""
         trust = self._directory.trust

@@ -34,6 +34,7 @@ CODES: Final = {
     "log.directory_mirror": "This mirror's log is not of this trust domain, or is damaged.",
 }
 
+USED: Final = "exchange.sqlite"  # in DIR/exchange/: tokens that were used or revoked
 LINGER: Final = 3600 * SECOND  # how long grants of an ended consent key count: as long as they live
 
 
@@ -93,7 +94,7 @@ def rotate_online(data: DirectoryData, core: Directory, root: SigningKey, *, now
 
 
 def back_up(folder: Path, to: Path, *, root: bool = False) -> int:
-    """Copy a directory's log and online keys, while it runs or not.
+    """Copy a directory's log, its online keys and what tokens were used, while it runs or not.
 
     Args:
         folder: The directory's ``DIR``.
@@ -119,6 +120,9 @@ def back_up(folder: Path, to: Path, *, root: bool = False) -> int:
         _copy_secret(folder / "keys" / name, fresh / "keys" / name)
     for name in (FILE, GRANTED):
         _copy_database(folder / "directory" / name, fresh / "directory" / name)
+    if (folder / "exchange" / USED).exists():  # else single-use tokens would be good again after a restore
+        (fresh / "exchange").mkdir(mode=0o700)
+        _copy_database(folder / "exchange" / USED, fresh / "exchange" / USED)
     with closing(sqlite3.connect(fresh / "directory" / FILE)) as copy:
         (count,) = copy.execute("SELECT count(*) FROM entries").fetchone()
     fresh.rename(to)

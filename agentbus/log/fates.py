@@ -67,9 +67,7 @@ class Fates:
     open: dict[bytes, Question] = field(default_factory=dict)
     errors: dict[bytes, bytes] = field(default_factory=dict)  # digest of an error that came → of what it answers
     lives: list[Life] = field(default_factory=list)  # the first goes on from the part before, until an OPEN
-    said: list[tuple[bytes, Header | None]] = field(
-        default_factory=list
-    )  # what settles a question of an earlier part
+    said: list[tuple[bytes, Header | None]] = field(default_factory=list)  # what settles a question of an earlier part
     claims: list[tuple[int, Receipt]] = field(default_factory=list)  # RECEIPT entries about errors of earlier parts
 
     def add(self, entry: Entry, header: Header | None, position: int) -> None:

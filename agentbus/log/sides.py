@@ -87,9 +87,7 @@ class Side:
     settled: set[bytes] = field(default_factory=set)  # of them, those that got the answer they waited for, or an error
     given_up: dict[bytes, str] = field(default_factory=dict)  # messages that nobody answered, and why
     replied: set[bytes] = field(default_factory=set)  # messages that an answer sent from here names
-    concluded: set[bytes] = field(
-        default_factory=set
-    )  # of them, those whose answer it is, or that got an error
+    concluded: set[bytes] = field(default_factory=set)  # of them, those whose answer it is, or that got an error
     cancelled: set[bytes] = field(default_factory=set)  # messages that were called off here
     ended: dict[bytes, str] = field(default_factory=dict)  # handlers that ended without a frame, and why
     newest: dict[tuple[bytes, bytes | None], int] = field(default_factory=dict)  # by pair: the greatest number taken

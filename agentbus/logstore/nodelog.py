@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agentbus.crypto.keys import SigningKey
+from agentbus.keyfile import sync_folder
 from agentbus.log.base import LogStore
 from agentbus.logstore.epochs import open_epoch
 
@@ -36,3 +37,4 @@ def _make_log_key(path: Path) -> None:
     with suppress(FileExistsError):
         os.link(fresh, path)  # unlike a rename, it never replaces the key of whoever was first
     fresh.unlink()
+    sync_folder(path.parent)  # before anything is signed with it

@@ -33,6 +33,7 @@ from agentbus.protocol.engine import Engine, Ready, ToSign
 from agentbus.protocol.events import Answered, Asked, Ended, Event, Steered
 from agentbus.protocol.exchange import Exchange
 from agentbus.runtime import problems
+from agentbus.runtime.admission import Admission
 from agentbus.runtime.again import Again
 from agentbus.runtime.alarms import Alarm, Alarms
 from agentbus.runtime.clock import Clock
@@ -112,6 +113,7 @@ class Node:
         self.recorder = Recorder(log)
         self.recorder.on_failure = self._log_failed
         self.server = server
+        self._admission = Admission(source, clock, server.admits) if server else Admission(source, clock)
         self._curve_key = curve_key
         self._entropy = entropy
         self._engine = Engine(Pool() if entropy is os.urandom else entropy, purpose=purpose)
@@ -405,12 +407,8 @@ class Node:
         self.again.lost(connection)
 
     async def admit(self, key: bytes) -> bool:
-        """Whether a CURVE key may connect: an enrolled principal's that is not suspended, retired or revoked."""
-        if self.server is not None and self.server.admits(key):
-            return True
-        if key not in self.source.trust.curve_keys:
-            await self.source.refresh()  # it may have enrolled a moment ago
-        return self.source.trust.admits(key)
+        """Whether a CURVE key may connect."""
+        return await self._admission.admit(key)
 
     def _alive(self, exchange: Exchange) -> None:
         """Whoever asked again hears that its handler still runs."""

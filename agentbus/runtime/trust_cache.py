@@ -2,19 +2,19 @@
 
 Rule 1: what arrives here is only carried; :class:`Trust` judges it.
 Rule 2: age counts from the instant a poll was *sent*. A push brings content, and extends nothing.
-Rule 3: questions are coalesced and bounded in time; an answer of "nobody" is kept for two seconds.
+Rule 3: polls are coalesced, and every question is bounded in time. That nobody has a key is believed for two seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from agentbus.crypto.keys import thumbprint
 from agentbus.delegation.statements import INSTANCE, Instance, decode_signed
 from agentbus.delegation.trust import Trust
-from agentbus.directory.mirror import Mirror
 from agentbus.errors import AgentBusError, ConfigError, DirectoryRefused, Malformed, Rejected, Unavailable, from_code
 from agentbus.runtime.clock import Clock
 from agentbus.transport.base import OTHER_KEY, REFUSED, Connection, Transport
@@ -29,8 +29,22 @@ CODES: Final = {
     "config.clock": "This machine's clock and the directory's are more than half a minute apart.",
 }
 
+logger: Final = logging.getLogger("agentbus.directory")
 ANSWER: Final = 3.0  # seconds for one answer
 NEGATIVE: Final = 2 * SECOND  # how long "nobody" is believed
+
+
+class KeptLog(Protocol):
+    """What a node keeps of the directory's log; nothing that goes wrong with it stops the node."""
+
+    def load(self, root: bytes, *, now: int) -> Trust: ...
+    def append(self, entries: list[bytes]) -> None: ...
+    def keep_head(self, size: int, note: bytes) -> None: ...
+    def head_of(self, size: int) -> bytes | None: ...
+    def root_at(self, size: int) -> bytes: ...
+    def head_key_entry(self) -> bytes: ...
+    def convict(self, size: int, note: bytes) -> object: ...
+    def close(self) -> None: ...
 
 
 class TrustSource(Protocol):
@@ -75,7 +89,7 @@ class TrustCache:
         key: bytes,
         root: bytes,
         clock: Clock,
-        mirror: Mirror | None = None,
+        mirror: KeptLog | None = None,
     ) -> None:
         self.trust = Trust.pinned(root) if mirror is None else mirror.load(root, now=clock.now())
         self._mirror = mirror
@@ -90,7 +104,7 @@ class TrustCache:
         self._connection: Connection | None = None
         self._number = 0
         self._waiting: dict[int, tuple[str, asyncio.Future[list[Any]]]] = {}
-        self._nobody: dict[bytes | str, int] = {}
+        self._nobody: dict[bytes, int] = {}
         self._polling: asyncio.Task[None] | None = None
         self._loop: asyncio.Task[None] | None = None
         self._hint = asyncio.Event()
@@ -149,13 +163,14 @@ class TrustCache:
             size = self.trust.size
             shown = self.trust.head.note if self.trust.head is not None and self.trust.head.size == size else b""
             try:
-                note, entries = await self._call("poll", size, shown, b"", expect="head")
+                note, entries, ended = await self._call("poll", size, shown, b"", expect="head")
             except DirectoryRefused as error:
                 if error.code != "directory.restored" or self._mirror is None:
                     raise
                 # It may be too old to know whose head that is: then the root key's word convinces it.
                 introduced = await asyncio.to_thread(self._mirror.head_key_entry)
-                note, entries = await self._call("poll", size, shown, introduced, expect="head")
+                note, entries, ended = await self._call("poll", size, shown, introduced, expect="head")
+            self.departed.update(ended)
             entries = entries[self.trust.size - size :]  # a push may have brought the first ones meanwhile
             if entries:
                 self._advance_log(entries)
@@ -183,9 +198,19 @@ class TrustCache:
             self._hint.clear()
             try:
                 await self.refresh()
+                self._forget()
             except AgentBusError as error:
                 self.problem = error
-            self.trust = self.trust.forget(self._clock.now())
+            except Exception:  # a fault of this process: the directory is heard again all the same
+                logger.exception("the directory's answer could not be taken in")
+                self.problem = Unavailable("unavailable.directory", "its answer could not be taken in; see the log")
+
+    def _forget(self) -> None:
+        """Let go of what is past by the directory's clock, too: this machine's may be put forward, and back again."""
+        head = self.trust.head
+        heard = max(self.trust.last_instant, head.instant if head is not None else 0)
+        self.trust = self.trust.forget(min(self._clock.now(), heard))
+        self.departed.intersection_update(self.trust.instances)
 
     def hint(self) -> None:
         """A peer says it has seen more of the directory's log than this node: poll soon, once a second at most."""
@@ -195,7 +220,7 @@ class TrustCache:
             self._hint.set()
 
     async def find(self, keys: Iterable[bytes] = (), principals: Iterable[str] = ()) -> None:
-        """Fetch instance statements; who is not found is not asked for again for two seconds.
+        """Fetch instance statements; a key that nobody has is not asked for again for two seconds.
 
         Raises:
             Unavailable: ``unavailable.directory``.
@@ -203,7 +228,7 @@ class TrustCache:
         now = self._clock.mono()
         self._nobody = {who: until for who, until in self._nobody.items() if until > now}
         wanted_keys = [key for key in keys if key not in self._nobody]
-        wanted = [who for who in principals if who not in self._nobody]
+        wanted = list(principals)
         if not wanted_keys and not wanted:
             return
         (statements,) = await self._call("find", wanted_keys, wanted, expect="found")
@@ -371,10 +396,9 @@ class TrustCache:
             self._mirror.keep_head(self.trust.head.size, self.trust.head.note)
 
     def _advance_log(self, entries: list[bytes]) -> None:
-        before = self.trust.size
         self._advance(entries)
         if self._mirror is not None:
-            self._mirror.append(before, entries)
+            self._mirror.append(entries)
 
     def _advance(self, statements: list[bytes]) -> None:
         self._set(self.trust.advance(statements, now=self._clock.now()))
@@ -395,7 +419,6 @@ class TrustCache:
                         unknown = True
                         continue
                     self._advance([statement])
-                    self._nobody.pop(instance.principal, None)
                     self.departed.discard(thumbprint(instance.key))
             except AgentBusError as error:
                 self.problem = self.problem or error

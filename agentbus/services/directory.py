@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -24,6 +25,7 @@ from agentbus.wire.frame import ENROLMENT
 from agentbus.wire.limits import SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
 
+logger: Final = logging.getLogger("agentbus.directory")
 PAGE: Final = 400_000  # bytes of entries in one answer: a frame holds a megabyte
 ENROLMENT_SIZE: Final = 4096  # bytes; whoever holds a token is nobody yet
 TIME_LEAF: Final = 10 * SECOND
@@ -96,12 +98,14 @@ class DirectoryServer(Inside):
         except AgentBusError as error:
             reply = ("refused", error.code, error.message)
         except Exception:
+            logger.exception("a frame of the synchronisation could not be answered")
             reply = ("refused", "directory.failed", "the directory failed on this; its own log says why")
         if reply is not None:
             connection.offer(encode_sync(reply[0], number, *reply[1:]))
 
     def _poll(self, connection: Connection, size: int, shown: bytes, introduced: bytes) -> tuple[Any, ...]:
         self.core.shown(size, shown, introduced)
+        first = connection.id not in self._nodes
         self._nodes[connection.id] = connection
         page: list[bytes] = []
         total = 0
@@ -110,7 +114,7 @@ class DirectoryServer(Inside):
             if total > PAGE or len(page) >= 4000:
                 break
             page.append(entry)
-        return ("head", self.core.head(self.clock.now()), page)
+        return ("head", self.core.head(self.clock.now()), page, self.core.presence.ended()[-4096:] if first else [])
 
     def _find(self, connection: Connection, keys: list[Any], principals: list[Any]) -> tuple[Any, ...]:
         if any(type(k) is not bytes for k in keys) or any(type(p) is not str for p in principals):
@@ -187,14 +191,20 @@ class DirectoryServer(Inside):
         """A head every second, a TIME leaf every ten while anybody listens."""
         while True:
             await asyncio.sleep(1)
-            now = self.clock.now()
-            self.core.presence.forget_expired(now)
-            if self.core.behind:
-                continue  # it signs nothing any more
-            if self._nodes and now - self.core.trust.last_time >= TIME_LEAF:
-                self.core.time_leaf(self.entropy(16), now=now)
-            elif self._nodes:
-                self._push_to(self._nodes, encode_sync("push", 0, self.core.head(now), [], [], []))
+            try:
+                self._tick(self.clock.now())
+            except Exception:  # a full disk, say: the next second is another
+                logger.exception("the directory could not say that it is there")
+
+    def _tick(self, now: int) -> None:
+        self.core.presence.forget_expired(now)
+        self.departed.intersection_update(self.core.trust.instances)
+        if self.core.behind:
+            return  # it signs nothing any more
+        if self._nodes and now - self.core.trust.last_time >= TIME_LEAF:
+            self.core.time_leaf(self.entropy(16), now=now)
+        elif self._nodes:
+            self._push_to(self._nodes, encode_sync("push", 0, self.core.head(now), [], [], []))
 
 
 _OPERATIONS: Final = frozenset({"poll", "find", "publish", "leave", "enrol", "rotate"})

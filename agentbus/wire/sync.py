@@ -18,7 +18,7 @@ CODES: Final = {
 
 _SHAPES: Final[dict[str, tuple[type, ...]]] = {
     "poll": (int, bytes, bytes),  # the size that is known; the newest head of it; the entry of its key; or empty
-    "head": (bytes, list),  # signed note, entries from that size on
+    "head": (bytes, list, list),  # signed note, entries from that size on, key ids of instances that ended
     "find": (list, list),  # key ids, principals
     "found": (list,),  # instance statements
     "publish": (bytes,),  # an instance statement

@@ -19,6 +19,7 @@ from agentbus.directory.store import SqliteStore
 from agentbus.errors import AgentBusError
 from agentbus.host import make_operator
 from agentbus.identity import Identity
+from agentbus.services.exchange import Once
 from agentbus.testing.draw import NOON
 from agentbus.wire.ids import name_id
 from agentbus.wire.limits import SECOND
@@ -169,6 +170,27 @@ def test_a_directory_killed_while_it_is_made_is_made_anew(tmp_path: Path, monkey
     with data:
         data.create("agents.example", now=NOON, max_age=30).store.close()
         assert load(data).domain == "agents.example"
+
+
+def test_a_directory_whose_keys_are_missing_founds_no_other_over_its_log(data: DirectoryData) -> None:
+    """Not mounted, moved or lost: the log is the only one there is, and is never taken for what a start left."""
+    before = list(load(data).store.entries())
+    data.keyring.folder.rename(data.folder / "away")
+    with data:
+        refused("config.keys", data.create, "agents.example", now=NOON, max_age=30)
+    assert list(SqliteStore(data.folder / "directory", read_only=True).entries()) == before
+    (data.folder / "away").rename(data.keyring.folder)
+    assert list(load(data).store.entries()) == before
+
+
+def test_a_backup_knows_which_tokens_were_used(data: DirectoryData, tmp_path: Path) -> None:
+    once = Once(data.folder / "exchange")
+    assert once.use("https://idp.example", "jti", NOON + HOUR, now=NOON)
+    survival.back_up(data.folder, tmp_path / "backup")
+    again = Once(tmp_path / "backup" / "exchange")
+    assert not again.use("https://idp.example", "jti", NOON + HOUR, now=NOON)
+    once.close()
+    again.close()
 
 
 def test_an_operator_killed_while_it_is_made_is_there_afterwards(

@@ -112,6 +112,66 @@ async def test_the_root_key_can_be_away_and_online_keys_change_under_the_same_ur
         await second.aclose()
 
 
+async def test_a_start_that_failed_leaves_nothing_behind(tmp_path: Path) -> None:
+    first = DirectoryHost(tmp_path / "first", listen="tcp://127.0.0.1:*")
+    await first.open()
+    port = first.url.port
+    second = DirectoryHost(tmp_path / "second", listen=f"tcp://127.0.0.1:{port}")
+    tasks = asyncio.all_tasks()
+    with pytest.raises(AgentBusError) as caught:
+        await second.open()
+    assert caught.value.code == "config.transport", caught.value
+    assert asyncio.all_tasks() == tasks
+    await first.aclose()
+    await second.open()  # the same object, the same folder
+    await second.aclose()
+
+
+async def test_a_directory_that_could_not_write_for_a_moment_goes_on(
+    town: Town, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One error of the disk, and nobody would ever hear a head of it again."""
+    core, works, failed = town.host.core, town.host.core.head, asyncio.Event()
+
+    def fails_once(now: int) -> bytes:
+        failed.set()
+        monkeypatch.setattr(core, "head", works)
+        raise OSError("no space left on device")
+
+    async with town.bus() as bus:
+        heard = bus._node.source.trust.head.instant
+        monkeypatch.setattr(core, "head", fails_once)
+        async with asyncio.timeout(30):
+            await failed.wait()
+            while bus._node.source.trust.head.instant <= heard or bus._node.source.problem is not None:
+                await asyncio.sleep(0.05)
+        await bus.request("service/directory", CreatePrincipal(name="planner"))
+
+
+async def test_a_node_that_could_not_take_an_answer_in_hears_the_next(
+    town: Town, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of the node's own, of any kind: it does not go deaf, and blind to revocations, until it is restarted."""
+    async with town.bus() as bus:
+        source = bus._node.source
+        works, failed = source._accept_head, 0
+
+        def fails(*arguments: Any, **named: Any) -> None:
+            nonlocal failed
+            failed += 1
+            if failed == 3:
+                monkeypatch.setattr(source, "_accept_head", works)
+            raise RuntimeError("a fault")
+
+        monkeypatch.setattr(source, "_accept_head", fails)
+        source._hint.set()
+        async with asyncio.timeout(30):
+            while failed < 3 or source.problem is not None:
+                await asyncio.sleep(0.05)
+        assert not source._loop.done()
+        await bus.request("service/directory", CreatePrincipal(name="planner"))
+
+
 # ── backups ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

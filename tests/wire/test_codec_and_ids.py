@@ -274,7 +274,7 @@ def test_base64_of_another_length_is_refused() -> None:
 
 
 def test_a_sync_frame_comes_back() -> None:
-    assert decode_sync(encode_sync("head", 3, b"note", [b"entry"])) == ("head", 3, [b"note", [b"entry"]])
+    assert decode_sync(encode_sync("head", 3, b"note", [b"entry"], [])) == ("head", 3, [b"note", [b"entry"], []])
     assert decode_sync(encode_sync("enrol", 1, "x", b"", b"", 1, b""))[0] == "enrol"
 
 
