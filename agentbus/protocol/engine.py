@@ -1,7 +1,8 @@
 """The engine: every rule of the protocol, and no clock, socket, randomness or log.
 
-Bytes and ``now`` go in; frames and events come out. The runtime's pump takes batches, signs them, attaches, takes
-frames, logs and offers them. Bounds are here: what does not fit is refused before anything is laid out.
+Bytes and instants go in: ``now`` by the clock on the wall, ``mono`` by the monotonic. Frames and events come out. The
+runtime's pump takes batches, signs them, attaches, takes frames, logs and offers them. Bounds are here: what does not
+fit is refused before anything is laid out.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ class Engine:
         body: bytes,
         chain: Authority,
         now: int,
+        mono: int,
         deadline: int,
         trust: Trust,
         route: Any,
@@ -157,6 +159,7 @@ class Engine:
             kind,
             Party(to.principal, to.instance_id, local.instance_id),
             deadline,
+            mono + deadline - now,
             conversation,
             route,
             ack=ack,
@@ -293,7 +296,16 @@ class Engine:
     # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def receive(
-        self, data: bytes, *, route: Any, peer: bytes | None, trust: Trust, policy: Policy, now: int, age: int | None
+        self,
+        data: bytes,
+        *,
+        route: Any,
+        peer: bytes | None,
+        trust: Trust,
+        policy: Policy,
+        now: int,
+        mono: int,
+        age: int | None,
     ) -> Event:
         """Steps 2 to 14 and the protocol's part of 15, for one frame.
 
@@ -309,7 +321,7 @@ class Engine:
             return Refused(error, error.about, error.digest, route)
         try:
             if message.header.kind in OPENING:
-                return self._accept(message, route, peer, trust, policy, now, age)
+                return self._accept(message, route, peer, trust, policy, now, mono, age)
             return self._advance(message, now, trust)
         except AgentBusError as error:
             return Refused(error, message.header, message.digest, route)
@@ -322,6 +334,7 @@ class Engine:
         trust: Trust,
         policy: Policy,
         now: int,
+        mono: int,
         age: int | None,
     ) -> Event:
         header = message.header
@@ -333,8 +346,8 @@ class Engine:
         party = Party(header.sender, header.sender_instance, header.recipient_instance or b"")
         ack = _ack(header.extensions) if header.extensions else "handled"
         exchange = Exchange(
-            message.digest, "callee", Kind(header.kind), party, header.deadline, header.conversation, route,
-            ack=ack, allowed=WINDOW, peer=peer,
+            message.digest, "callee", Kind(header.kind), party, header.deadline,
+            mono + header.deadline - now, header.conversation, route, ack=ack, allowed=WINDOW, peer=peer,
         )  # fmt: skip
         self.exchanges.open(exchange)
         return Asked(permitted, exchange, route)
@@ -370,10 +383,10 @@ class Engine:
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tick(self, now: int) -> list[Ended]:
+    def tick(self, now: int, mono: int) -> list[Ended]:
         """Expire what is due."""
         self._window.forget(now)
-        return self.exchanges.expire(now)
+        return self.exchanges.expire(mono)
 
 
 def _ack(extensions: list[list[Any]]) -> str:

@@ -66,6 +66,7 @@ class Exchange:
     kind: Kind
     party: Party
     deadline: int
+    until: int  # the same by this node's monotonic clock: what ends it here, however the clock on the wall is set
     conversation: bytes
     route: Any  # where frames of this exchange go: opaque to the engine
     ack: str = "handled"  # the receipt a send waits for

@@ -83,7 +83,7 @@ class Exchanges:
         else:
             self._serving[exchange.digest] = exchange
         self._count += 1
-        heapq.heappush(self._deadlines, (exchange.deadline, self._count, exchange))
+        heapq.heappush(self._deadlines, (exchange.until, self._count, exchange))
         if len(self._deadlines) > 4 * len(self) + 1024:  # mostly exchanges that ended long before they had to
             self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
             heapq.heapify(self._deadlines)
@@ -126,17 +126,17 @@ class Exchanges:
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def expire(self, now: int) -> list[Ended]:
-        """End what is due."""
+    def expire(self, mono: int) -> list[Ended]:
+        """End what is due at this instant of the monotonic clock."""
         ended = []
-        while self._deadlines and self._deadlines[0][0] <= now:
+        while self._deadlines and self._deadlines[0][0] <= mono:
             exchange = heapq.heappop(self._deadlines)[2]
             if self.end(exchange, "expire"):
                 ended.append(Ended(exchange, "expired"))
         return ended
 
     def next_deadline(self) -> int | None:
-        """When :meth:`expire` has something to do."""
+        """When :meth:`expire` has something to do, by the monotonic clock."""
         while self._deadlines and self._deadlines[0][2].done:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None

@@ -193,6 +193,7 @@ class Player:
             question.kind,
             party,
             header.deadline,
+            header.deadline,  # no clock ends it: what comes of it is on the record
             header.conversation,
             None,
             ack=ack,

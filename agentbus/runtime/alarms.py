@@ -1,4 +1,4 @@
-"""What is to happen at an instant of the node's own clock, which in a test is turned by hand."""
+"""What is to happen at an instant of the node's monotonic clock, which in a test is turned by hand."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Alarms:
             self._off -= 1
         return self._heap[0].due if self._heap else None
 
-    def ring(self, now: int) -> None:
+    def ring(self, mono: int) -> None:
         """Call all that are due."""
-        while (due := self.next()) is not None and due <= now:
+        while (due := self.next()) is not None and due <= mono:
             call, alarm = self._heap[0].call, heapq.heappop(self._heap)
             alarm.call = None
             if call is not None:

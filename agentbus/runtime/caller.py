@@ -284,18 +284,21 @@ class Caller:
     ) -> Exchange:
         node = self._node
         who = node.name_id(to)
-        instance = node.finder.known(who) or await self._find(who, deadline)
+        instance = node.finder.known(who)
+        if instance is None:
+            left, began = deadline - node.clock.now(), node.clock.mono()
+            instance = await self._find(who, left)
+            deadline = min(deadline, node.clock.now() + left - (node.clock.mono() - began))  # the clock may be set
         return node.ask(
             kind, self._voice, instance, waiter, action=type_of(message), body=encode_body(message),
             chain=self.authority, deadline=deadline, handover=self._handover(delegate, deadline),
             conversation=self._conversation, cause=self._cause, ack=ack,
         )  # fmt: skip
 
-    async def _find(self, who: PrincipalId, deadline: int) -> Instance:
+    async def _find(self, who: PrincipalId, left: int) -> Instance:
         """Whoever is not known to run may have started a moment ago: the directory is asked."""
-        wait = max(0.001, (deadline - self._node.clock.now()) / SECOND)
         try:
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(max(0.001, left / SECOND)):
                 return await self._node.finder.find(who)
         except TimeoutError as error:
             if isinstance(error, AgentBusError):

@@ -191,7 +191,7 @@ class Inbound:
         try:
             event = self._engine.receive(
                 frame, route=connection, peer=connection.peer, trust=self._source.trust, policy=self.policy, now=now,
-                age=self._source.age(),
+                mono=self._clock.mono(), age=self._source.age(),
             )  # fmt: skip
         except NeedsTrust as needs:
             if looked < LOOK_UPS and account.may_look(now):

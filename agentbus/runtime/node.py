@@ -259,8 +259,8 @@ class Node:
         if deadline <= now:
             raise DeadlineExceeded("deadline.exceeded", f"{to.principal.short} was not reached in time")
         exchange = self._engine.ask(
-            kind, voice.local, to, action=action, body=body, chain=chain, now=now, deadline=deadline,
-            trust=self.source.trust, route=connection, handover=handover(to) if handover else b"",
+            kind, voice.local, to, action=action, body=body, chain=chain, now=now, mono=self.clock.mono(),
+            deadline=deadline, trust=self.source.trust, route=connection, handover=handover(to) if handover else b"",
             conversation=conversation, cause=cause, ack=ack,
         )  # fmt: skip
         self._waiters[exchange.digest] = waiter
@@ -347,7 +347,7 @@ class Node:
             waiter.failed(Backpressure("backpressure.peer", "the peer takes no more now; slow down, or try later"))
 
     def alarm(self, due: int, call: Callable[[], Any]) -> Alarm:
-        """Call ``call`` at the instant ``due``, whatever becomes of the exchange it is about."""
+        """Call ``call`` once the monotonic clock shows ``due``, whatever becomes of the exchange it is about."""
         alarm = self.alarms.add(due, call)
         self._rearm()
         return alarm
@@ -362,7 +362,7 @@ class Node:
             self._timer.cancel()
             self._timer = None
         if due is not None and not self._closed:
-            wait = min(3600.0, max(0.0, (due - self.clock.now()) / SECOND + 0.001))
+            wait = min(3600.0, max(0.0, (due - self.clock.mono()) / SECOND + 0.001))
             self._timer = asyncio.get_running_loop().call_later(wait, self.tick)
 
     def tick(self) -> None:
@@ -370,10 +370,10 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        now = self.clock.now()
-        for event in self._engine.tick(now):
+        mono = self.clock.mono()
+        for event in self._engine.tick(self.clock.now(), mono):
             self._ended(event)
-        self.alarms.ring(now)
+        self.alarms.ring(mono)
         self._rearm()
 
     # ── the transport's sink ─────────────────────────────────────────────────────────────────────────────────────

@@ -154,7 +154,7 @@ class Service:
             elif exchange.kind is Kind.SEND:
                 self._receipt(exchange, "delivered")
             if exchange.done:  # its deadline still counts, though nobody waits
-                running.alarm = self.node.alarm(exchange.deadline, running.task.cancel)
+                running.alarm = self.node.alarm(exchange.until, running.task.cancel)
             slots = self._slots[header.action]
             if not slots.take():
                 await slots.wait(header.sender)

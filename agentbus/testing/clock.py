@@ -15,7 +15,7 @@ START: Final = 1_767_268_800 * SECOND
 
 
 class ManualClock:
-    """Wall and monotonic time in microseconds; both move only by :meth:`advance`.
+    """Wall and monotonic time in microseconds; they move only by :meth:`advance`, and apart by :meth:`shift_wall`.
 
     Args:
         start: The instant it shows first.
@@ -40,12 +40,19 @@ class ManualClock:
         What they start runs when the event loop next does; ``await net.advance(seconds)`` lets it.
         """
         if seconds < 0:
-            raise ValueError("time goes forward; start another clock for an earlier one")
+            raise ValueError("time goes forward; only what the clock on the wall shows can be set back")
         step = round(seconds * SECOND)
         self._now += step
         self._mono += step
         for watcher in list(self._watchers):
             watcher()
+
+    def shift_wall(self, seconds: float) -> None:
+        """Set the clock on the wall ``seconds`` ahead, or back: as an operator, NTP or a machine's sleep does.
+
+        Nobody is told, and monotonic time stands still meanwhile: no timer fires for it.
+        """
+        self._now += round(seconds * SECOND)
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call ``watcher`` after every step."""

@@ -98,7 +98,7 @@ class RawPeer:
         connection = node.transport.dial(instance.endpoints[0], instance.curve_key)
         exchange = node._engine.ask(
             kind, voice.local, instance, action=type_of(message), body=encode_body(message),
-            chain=authority or voice.standing, now=now, deadline=now + int(timeout * SECOND),
+            chain=authority or voice.standing, now=now, mono=node.clock.mono(), deadline=now + int(timeout * SECOND),
             trust=node.source.trust, route=connection, handover=encode_link(handover) if handover else b"",
         )  # fmt: skip
         draft, _, _ = voice.local.drafts.pop()

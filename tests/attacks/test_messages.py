@@ -96,7 +96,7 @@ async def test_one_bit_in_every_byte_of_a_frame_that_was_never_delivered(net: An
             assert peer is None or peer.bad <= BAD_FRAMES
             net._node._engine.receive(
                 net.attacker.flip(frame, at, bit), route=None, peer=net.attacker.node._curve_key,
-                trust=net._node.source.trust, policy=net._node.policy, now=net.clock.now(), age=0,
+                trust=net._node.source.trust, policy=net._node.policy, now=net.clock.now(), mono=0, age=0,
             ) if _known(net, frame, at, bit) else None  # fmt: skip
     await net.settle()
     assert bank.quoted == 0

@@ -40,7 +40,7 @@ def valid_frames(world: World) -> list[bytes]:
         for n in range(count):
             engine.ask(
                 Kind.REQUEST, local, dave.running, action="Quote", body=b'{"n":%d}' % n,
-                chain=Authority.from_bytes(long if n % 2 else short), now=world.now,
+                chain=Authority.from_bytes(long if n % 2 else short), now=world.now, mono=0,
                 deadline=world.now + 30 * SECOND, trust=world.trust, route=None,
             )  # fmt: skip
         for batch in engine.take_batches():

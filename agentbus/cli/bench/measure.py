@@ -204,7 +204,7 @@ def _crypto() -> dict[str, float]:
     def seal(n: int) -> list[bytes]:
         for _ in range(n):
             engine.ask(
-                Kind.REQUEST, local, dave.running, action="Ping", body=body, chain=chain, now=world.now,
+                Kind.REQUEST, local, dave.running, action="Ping", body=body, chain=chain, now=world.now, mono=0,
                 deadline=world.now + 60_000_000, trust=world.trust, route=None,
             )  # fmt: skip
         for batch in engine.take_batches():
