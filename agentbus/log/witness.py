@@ -2,7 +2,7 @@
 
 Rule 1: evidence is a note that the log's own key signed. What somebody merely says about a log is none.
 Rule 2: two notes of one origin that cannot both be prefixes of one history are a fork, whoever holds the log.
-Rule 3: a node's name is anybody's to write into a statement, so a note counts against a log only under that log's own
+Rule 3: one principal's node may have had two log keys, so a note counts against a log only under that log's own
 key: the one that signed its checkpoint, or that those who speak in it name. Another key under the same name is another
 log; it is said, and blames nobody.
 Rule 4: notes cover what they are about. What lies behind the largest of them is named, never called good.
