@@ -92,7 +92,10 @@ class Finder:
         if record is not None and record.state != "active":
             why = _STATES.get(record.state, f"is {record.state}")
             raise AgentGone("agent.not_active", f"{who.short} {why}", retryable=False)
-        raise AgentGone("agent.not_running", f"{who.short} is enrolled and not running; its operator has to start it")
+        text = f"{who.short} is enrolled, and no instance of it is known to run; its operator has to start it"
+        raise AgentGone(
+            "agent.not_running", f"{text}, unless it was resumed or cut off just now: then it is on its way"
+        )
 
     def again(self, who: PrincipalId, instance_id: bytes) -> Instance | None:
         """The same instance, while it runs and can be dialled."""

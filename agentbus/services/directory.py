@@ -174,7 +174,7 @@ class DirectoryServer(Inside):
         for connection in list(self._nodes.values()):
             peer = connection.peer
             if peer is not None and peer in self.core.trust.curve_keys and not self.core.trust.admits(peer):
-                connection.drop()
+                connection.drop(keep_out=False)  # it is not admitted, until it is resumed: then at once
 
     def _tell_gone(self, keys: list[bytes]) -> None:
         if keys:

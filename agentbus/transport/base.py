@@ -39,8 +39,12 @@ class Connection(Protocol):
         """
         ...
 
-    def drop(self) -> None:
-        """Close this connection at once; what waits in it is discarded, and the sink hears ``lost``."""
+    def drop(self, *, keep_out: bool = True) -> None:
+        """Close this connection at once; what waits in it is discarded, and the sink hears ``lost``.
+
+        Args:
+            keep_out: Refuse whoever dialled in for a while, whatever ``admit`` says.
+        """
         ...
 
 

@@ -172,7 +172,7 @@ class _Half:
         other._schedule()
         return True
 
-    def drop(self) -> None:
+    def drop(self, *, keep_out: bool = True) -> None:
         """Close both sides at once and discard what waits."""
         other = self.other
         if other is not None and not self.gone:

@@ -23,7 +23,7 @@ async def ask(bus, size):
     while True:
         await bus.request("keeper", Keep(text="x" * size))
         print("asked", flush=True)
-        await asyncio.sleep(0.2)  # a writer that never rests outgrows whoever reads everything
+        await asyncio.sleep(0.2 + size / 100_000)  # a writer that never rests outgrows whoever reads everything
 
 async def main():
     async with Bus.connect(identity="user/alice") as bus:

@@ -113,7 +113,7 @@ class _Connection:
         self.id, self.peer = number, peer
         self.dropped = False
 
-    def drop(self) -> None:
+    def drop(self, *, keep_out: bool = True) -> None:
         self.dropped = True
 
 

@@ -209,6 +209,26 @@ async def test_a_dropped_key_is_kept_out_for_a_while_and_no_other(mallory: Attac
     assert [connection for connection, _ in alice.sink.losses] == [of_mallory]
 
 
+async def test_a_key_that_is_cut_and_not_kept_out_returns_once_it_is_admitted_again(
+    mallory: Attacker, alice: Party
+) -> None:
+    """Who was suspended is refused by ``admit``, and comes back when that says yes, not seconds later."""
+    sender, suspended = mallory.socket("mallory", alice.key), True
+
+    async def judge(key: bytes) -> bool:
+        return not suspended
+
+    assert await mallory.attempt(sender, alice.endpoint) == "in"
+    sender.send(b"hello")
+    await alice.sink.until_frames(1)
+    alice.sink.judge = judge
+    alice.sink.frames[0][0].drop(keep_out=False)
+    assert await mallory.outcome(sender) == "cut"
+    assert await mallory.attempt(mallory.socket("mallory", alice.key), alice.endpoint) == "refused"
+    suspended = False
+    assert await mallory.attempt(mallory.socket("mallory", alice.key), alice.endpoint) == "in"
+
+
 # Strangers.
 
 

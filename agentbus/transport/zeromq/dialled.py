@@ -72,7 +72,7 @@ class Dialled:
             self._reader.wake()  # a send may swallow the edge that announces a frame
         return True
 
-    def drop(self) -> None:
+    def drop(self, *, keep_out: bool = True) -> None:
         """Close at once."""
         if self._over is None:
             self._over = "dropped here"

@@ -51,9 +51,9 @@ class Inbound:
         """Queue one frame."""
         return self._listener.send(self, frame)
 
-    def drop(self) -> None:
+    def drop(self, *, keep_out: bool = True) -> None:
         """Close at once, and refuse the peer's return for a while."""
-        self._listener.drop(self, "dropped here")
+        self._listener.drop(self, "dropped here", keep_out=keep_out)
 
 
 class Listener:
@@ -125,12 +125,13 @@ class Listener:
             self._reader.wake()  # a send may swallow the edge that announces a frame
         return True
 
-    def drop(self, connection: Inbound, reason: str) -> None:
-        """Cut ``connection`` and keep its key out for a while."""
+    def drop(self, connection: Inbound, reason: str, *, keep_out: bool = True) -> None:
+        """Cut ``connection``, and with ``keep_out`` refuse its key for a while."""
         if connection.over is not None or self._closed:
             return
         self._end(connection, reason)
-        self._gate.ban(connection.peer or b"")
+        if keep_out:
+            self._gate.ban(connection.peer or b"")
         self._monitor.drain()
         if self._accepted.is_open(connection.fd, connection.admission):
             self._accepted.shut(connection.fd, self._monitor.drain)
