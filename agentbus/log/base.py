@@ -90,6 +90,13 @@ class LogStore(Protocol):
         """Destroy the key of a box, durably. False where there is no such box or it was erased before."""
         ...
 
+    def about(self, digest: bytes) -> Iterator[bytes]:
+        """The entries that hold something of this message which can be erased, and perhaps others; in their order.
+
+        What it costs does not grow with the log, but for the first time it is asked. Another thread may ask.
+        """
+        ...
+
     def root_at(self, size: int) -> bytes | None:
         """The root over the first ``size`` entries; None where there are fewer, and for no other reason.
 

@@ -34,8 +34,26 @@ class Erasable(NamedTuple):
     boxes: tuple[bytes, ...]
 
 
+def message_of(data: bytes) -> bytes | None:
+    """The digest of the message of which an entry holds something that can be erased; None where it holds nothing."""
+    if kind_of(data) not in _KINDS:
+        return None
+    try:
+        entry = decode_entry(data)
+    except AgentBusError:
+        return None
+    if isinstance(entry, Step):
+        return entry.digest if entry.result is not None else None
+    return leaf_hash(entry.header) if isinstance(entry, Sent | Received) else None
+
+
 def find_erasable(entries: Iterable[bytes], digest: bytes) -> Erasable:
-    """The boxes that hold the message of this digest or what its handler took while it was handled."""
+    """The boxes that hold the message of this digest or what its handler took while it was handled.
+
+    Args:
+        entries: A log's, or those of it that may be about the message.
+        digest: The message's.
+    """
     header: Header | None = None
     boxes: dict[bytes, None] = {}
     for data in entries:
@@ -83,7 +101,7 @@ def redact(log: LogStore, digest: bytes, *, authority: str, reason: str, now: in
         LogError: ``log.reason`` and the store's.
     """
     check_reason(reason)
-    found = find_erasable(iter(log), digest)
+    found = find_erasable(log.about(digest), digest)
     if found.header is None or not any(log.box(name) is not None for name in found.boxes):
         return 0
     row = redaction(log.size, now, commitment=found.header.body_commitment, authority=authority, reason=reason)

@@ -39,6 +39,7 @@ from agentbus.logstore.recovery import Covered, record_at, recover
 from agentbus.logstore.segments import Position, Segments, replace_file
 from agentbus.logstore.state import StateRow
 from agentbus.logstore.tilefiles import signed_root
+from agentbus.logstore.whereabouts import Whereabouts
 
 CODES: Final = {
     "log.locked": "Another process writes this log.",
@@ -79,6 +80,7 @@ class FileLog:
         self._tiles, self._read_to = found.tiles, covered.entries
         self._places = found.places
         self._entries = Segments(folder, entry_segment, found.entries)
+        self._whereabouts = Whereabouts(folder, self._entries)
         self._blobs = Segments(folder, blob_segment, found.blobs)
         self._boxes = Boxes(folder, found.boxes)
         self._covered = covered
@@ -301,6 +303,14 @@ class FileLog:
             LogError: ``log.damaged``, ``log.box``.
         """
         return self._boxes.get(name)
+
+    def about(self, digest: bytes) -> Iterator[bytes]:
+        """The entries that may be about a message.
+
+        Raises:
+            LogError: ``log.damaged``, ``log.state``.
+        """
+        return self._whereabouts.about(digest, self._covered.entries)
 
     def root_at(self, size: int) -> bytes | None:
         """The root over the first ``size`` entries, from tiles, and behind the newest checkpoint from the entries.

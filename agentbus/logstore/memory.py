@@ -14,6 +14,7 @@ from agentbus.errors import LogError
 from agentbus.log.base import FORKS_BY, FORKS_OF, KeptNote
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
 from agentbus.log.entry import MAX_ENTRY
+from agentbus.log.redact import message_of
 
 CODES: Final = {
     "log.closed": "The log was closed, or stopped after an error; open it again.",
@@ -42,6 +43,8 @@ class MemoryLog:
         self._keys: dict[bytes, bytes] = {}  # without a box's key, the box is erased
         self.forks: list[tuple[KeptNote, bytes]] = []
         self._notes: dict[tuple[str, bytes], KeptNote] = {}
+        self._about: dict[bytes, list[int]] = {}  # message → entries, of the first so many
+        self._searched = 0
         self._frontier = Frontier()
         self._covered = -1
         self._closed = self._rolled_back = False
@@ -95,6 +98,16 @@ class MemoryLog:
         """What a box holds; None where there is none, or it was erased."""
         key = self._keys.get(name)
         return open_box(self._boxes[name], key) if key is not None else None
+
+    def about(self, digest: bytes) -> Iterator[bytes]:
+        """The entries that hold something of this message which can be erased."""
+        end = len(self._entries)
+        for at in range(self._searched, end):
+            message = message_of(self._entries[at])
+            if message is not None:
+                self._about.setdefault(message, []).append(at)
+        self._searched = max(self._searched, end)
+        return iter([self._entries[at] for at in self._about.get(digest, ())])
 
     def erase(self, name: bytes) -> bool:
         """Forget a box's key."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Generic, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
 
 from pydantic import BaseModel
 from typing_extensions import TypeVar
@@ -57,6 +57,8 @@ class Agent(Generic[S]):
         name: Its short name within the trust domain.
         description: For discovery; one line.
         lifespan: ``async with lifespan(bus) as state``: runs around serving; handlers see ``ctx.state``.
+        erasure: Who may have the body of a message erased that this agent sent or received: itself and its ``owner``,
+            or each of the two ``parties``, the other one too. Headers, chains and commitments always stay.
         replayable: Its handlers keep nothing between messages but what they take through their context, so that they
             can be replayed one at a time although they overlapped.
     """
@@ -68,12 +70,14 @@ class Agent(Generic[S]):
         description: str = "",
         lifespan: Callable[[Caller], AbstractAsyncContextManager[S]] | None = None,
         replayable: bool = False,
+        erasure: Literal["owner", "parties"] = "owner",
     ) -> None:
         name_id(name, "any.domain")  # a name that is none is found where it is written
         self.name = name
         self.description = description
         self.lifespan = lifespan
         self.replayable = replayable
+        self.erasure = erasure
         self.handlers: dict[str, Handler] = {}
 
     @overload

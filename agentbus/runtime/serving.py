@@ -69,6 +69,11 @@ class Service:
         self._state: Any = None
         self._draining = False
 
+    @property
+    def erasure(self) -> str:
+        """Who may have bodies erased that this agent sent or received."""
+        return self.agent.erasure
+
     async def open(self) -> None:
         """Enter the agent's lifespan, then take requests."""
         if self.agent.lifespan is not None:

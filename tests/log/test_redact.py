@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,11 @@ def test_results_of_steps_go_with_their_message(lab: Lab, tmp_path: Path) -> Non
             outcome=entry.Outcome.RESULT, result=name,
         )  # fmt: skip
         log.append([step])
-    assert len(find_erasable(iter(log), digests[0]).boxes) == 2
+    assert (
+        len(find_erasable(iter(log), digests[0]).boxes)
+        == len(find_erasable(log.about(digests[0]), digests[0]).boxes)
+        == 2
+    )
     assert redact(log, digests[0], authority="local", reason="x", now=NOON) == 2
     assert log.box(names[0]) is None and log.box(names[1]) == b"result 1"
     log.close()
@@ -116,12 +121,18 @@ class Ask(Request[Answer]):
     question: str
 
 
-carol, dave = Agent("carol"), Agent("dave")
+carol, dave = Agent("carol", erasure="parties"), Agent("dave", erasure="parties")
+keeper = Agent("keeper")  # erases for its owner alone
 
 
 @carol.handler
 async def ask(request: Ask, ctx: Context) -> Answer:
     return Answer(text=request.question.upper())
+
+
+@keeper.handler
+async def keep(request: Ask, ctx: Context) -> Answer:
+    return Answer(text=request.question)
 
 
 @dave.handler
@@ -162,3 +173,74 @@ async def test_who_is_no_party_of_a_message_erases_nothing(net: Network) -> None
                 await speaker.request(to, wanted)
             assert caught.value.code == "denied.redaction"
         assert net.evidence("carol").verify()["REDACTED"].checked == 0
+
+
+async def test_nobody_has_the_evidence_of_its_own_order_erased(net: Network) -> None:
+    """Alice orders, and asks the keeper to forget it; the keeper's owner may, and the commitment stays for ever."""
+    async with net.serve(keeper):
+        alice, owner = net.user("alice", scopes=[]), net.user("owner", scopes=[])
+        await alice.request("keeper", Ask(question="sell everything"))
+        wanted = Redact(message=b64(first_question(net)), reason="x")
+        for speaker in (alice, owner):
+            with pytest.raises(Denied) as caught:
+                await speaker.request("keeper", wanted)
+        assert caught.value.code == "denied.redaction"  # she owns nothing yet
+        with pytest.raises(Denied) as caught:
+            await alice.request("keeper", wanted)
+        assert caught.value.code == "denied.redaction_owner"
+        assert net.evidence("keeper").verify()["REDACTED"].checked == 0
+        net.directory_amend("keeper", owner=net._node.name_id("user/owner"))
+        assert (await owner.request("keeper", wanted)).erased == 2
+        report = net.evidence("keeper").verify()
+        assert report.ok and report["REDACTED"].checked == 2
+
+
+# ── finding it ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_requests_for_random_digests_read_the_log_once(lab: Lab, tmp_path: Path) -> None:
+    """Mallory asks for what is not there, again and again: each entry is looked at once, ever."""
+    log = lab.open(tmp_path)
+    digests = []
+    for _ in range(300):
+        frames = lab.request()
+        lab.log(log, frames, "dave", sent=False)
+        digests += [leaf_hash(decode_frame(frame, LIMITS).header) for frame in frames]
+    log.checkpoint()
+    for at in range(50):
+        assert list(log.about(at.to_bytes(32, "big"))) == []
+    assert log._whereabouts.indexed == 600
+    lab.log(log, lab.request(), "dave", sent=False)
+    assert len(list(log.about(bytes(32)))) == 2  # what no checkpoint covers is not in the table, and is read
+    log.checkpoint()
+    assert list(log.about(bytes(32))) == [] and log._whereabouts.indexed == 602
+    for digest in (digests[0], digests[255], digests[-1]):
+        assert find_erasable(log.about(digest), digest) == find_erasable(iter(log), digest)
+    log.close()
+    log = lab.open(tmp_path)
+    assert (
+        find_erasable(log.about(digests[7]), digests[7]).boxes and log._whereabouts.indexed == 0
+    )  # CLOSE is no message
+    log.close()
+
+
+@pytest.mark.parametrize("harm", ["deleted", "cut", "junk", "of another log"])
+def test_the_table_of_messages_is_made_again(lab: Lab, tmp_path: Path, harm: str) -> None:
+    log = lab.open(tmp_path)
+    lab.write(log)
+    log.checkpoint()
+    digest = next(leaf_hash(e.header) for e in map(decode_entry, log) if isinstance(e, Sent))
+    path = tmp_path / "messages.sqlite"
+    found = find_erasable(log.about(digest), digest)
+    assert found.boxes and path.exists()
+    if harm == "deleted":
+        path.unlink()
+    elif harm == "of another log":
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE reached SET offset = 1000000")
+        db.close()
+    else:
+        path.write_bytes(path.read_bytes()[:5000] if harm == "cut" else b"junk" * 2000)
+    assert find_erasable(log.about(digest), digest) == found
+    log.close()
+    assert lab.verify(tmp_path).ok

@@ -19,7 +19,7 @@ class Kept(BaseModel):
 class Keep(Request[Kept]):
     text: str
 
-keeper = Agent("keeper")
+keeper = Agent("keeper", erasure="parties")
 
 @keeper.handler
 async def keep(request: Keep, ctx: Context) -> Kept:
