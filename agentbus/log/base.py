@@ -12,7 +12,7 @@ FORKS_BY: Final = 16
 
 
 class KeptNote(NamedTuple):
-    """The newest note of one log of another node. A principal may have run under two keys: a log is its origin *and* its key."""
+    """The newest note of a log of another node; a log is its origin *and* its key: a principal may have run two."""
 
     origin: str
     log_key: bytes  # raw: the public key that the note's signature verified under
