@@ -43,7 +43,8 @@ def show(
 ) -> None:  # fmt: skip
     """Show the messages in the logs, one a line.
 
-    The logs are verified first; exit 1 if a verdict is negative.
+    Time, log, position in it, kind, who to whom, type, what became of it, and the chain it came under. The logs are
+    verified first; exit 1 if a verdict is negative.
     """
     from agentbus.audit import Evidence
 
@@ -76,7 +77,8 @@ def _line(message: Message, *, as_json: bool, bodies: bool) -> str:
     sign = {True: "ok", False: row["code"], None: "sent"}[row["accepted"]]
     path = f"  [{row['path']}]" if row["path"] else ""
     names = f"{message.sender.short} → {message.recipient.short}"
-    line = f"{row['time'][11:23]} {row['log']:12} {row['kind']:8} {names:28} {row['action']:14} {sign}{path}"
+    where = f"{row['time'][11:23]} {row['log']:12} {row['position']:5}"
+    line = f"{where} {row['kind']:8} {names:28} {row['action']:14} {sign}{path}"
     if not bodies:
         return line
     shown = row["body"] if message.body is not None else "(erased)" if message.erased else "(absent)"
