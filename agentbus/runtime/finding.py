@@ -80,9 +80,10 @@ class Finder:
             if self._source.trust.principal(who) is None:
                 todo = "`agentbus agent list` shows who is; a local bus knows whom it serves"
                 raise AgentNotFound("agent.not_found", f"nobody is called {who.short}; {todo}")
-        if not self.running(who):
-            await self._source.find(principals=[who])
         found = self.known(who)
+        if found is None:  # nothing of it is known here, or only what cannot be asked, as when this is one of its own
+            await self._source.find(principals=[who])
+            found = self.known(who)
         if found is not None:
             return found
         if self.running(who):
