@@ -137,9 +137,9 @@ def encode_answer(of: Any, value: Any) -> bytes:
         return adapter(of).dump_json(checked)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        why = ": ".join([".".join(map(str, first["loc"])), first["type"]] if first["loc"] else [first["type"]])
         text = f"the handler returned {type(value).__name__}, and declares {getattr(of, '__name__', of)}"
-        raise ReplyInvalid("reply.invalid", f"{text}: {where or 'it'}: {first['type']}") from error
+        raise ReplyInvalid("reply.invalid", f"{text} ({why})") from error
 
 
 def _errors(error: ValidationError) -> list[dict[str, Any]]:

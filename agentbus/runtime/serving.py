@@ -16,7 +16,7 @@ from agentbus.delegation.chain import verify_chain
 from agentbus.delegation.decide import Policy, Rule, decide
 from agentbus.delegation.messages import Permitted
 from agentbus.delegation.trust import NeedsTrust
-from agentbus.errors import AgentBusError, Cancelled, HandlerFailed, HandlerMissing, Rejected
+from agentbus.errors import AgentBusError, Cancelled, HandlerFailed, HandlerMissing, Rejected, ReplyInvalid
 from agentbus.log.entry import Outcome
 from agentbus.protocol.events import Asked, Ended, Steered
 from agentbus.protocol.exchange import Exchange
@@ -195,7 +195,7 @@ class Service:
             return await self._stream(handler, request, context, running)
         result = await handler.function(request, context)
         if exchange.kind is Kind.REQUEST:
-            body = encode_answer(handler.answer, result)
+            body = self._encoded(handler, result, context, action)
             return self.node.answer(Kind.REPLY, self.voice, exchange, action=action, body=body)
         told = self._receipt(exchange, "handled")
         if exchange.ack == "checkpointed":
@@ -209,7 +209,7 @@ class Service:
         try:
             async for item in items:
                 self._hold(running)  # at every item
-                body = encode_answer(handler.answer, item)
+                body = self._encoded(handler, item, context, action)
                 while exchange.next_index >= exchange.allowed:
                     credit.clear()
                     await credit.wait()
@@ -221,6 +221,15 @@ class Service:
             return self.node.answer(Kind.END, self.voice, exchange, action=action, body=b"", stream_index=count)
         finally:
             await items.aclose()
+
+    def _encoded(self, handler: Handler, value: Any, context: Any, action: str) -> bytes:
+        """A reply or item; its author hears where it is served that it is not what was declared."""
+        try:
+            return encode_answer(handler.answer, value)
+        except ReplyInvalid as error:
+            text = f"{self.voice.identity.id.short}, asked for {action}: {error.message}"
+            context.logger.error("%s", text)
+            raise ReplyInvalid("reply.invalid", text) from error
 
     def _handler(self, action: str, kind: Kind) -> Handler:
         handler = self.handlers.get(action)
