@@ -44,7 +44,8 @@ class _OneAnswer:
             self.answer.set_exception(
                 Unavailable(
                     "unavailable.enrolment",
-                    "the directory refuses this token: it was used, or has expired"
+                    "the directory refuses this token: it was used, or has expired; "
+                    "ask the operator for another: `agentbus agent token NAME`"
                     if reason == REFUSED
                     else f"{reason}; is the directory running, and is the bus URL its own?",
                     retryable=reason != REFUSED,

@@ -135,9 +135,9 @@ class KeyFile:
             mode = self.path.stat().st_mode
             text = self.path.read_text("utf-8")
         except FileNotFoundError as error:
-            raise KeyFileError(
-                "key.missing", f"no key file {self.path}; enrol first, or name another identity"
-            ) from error
+            kinds = [kind for kind in ("user", "service") if self.path.with_name(f"{kind}__{self.path.name}").exists()]
+            todo = f"did you mean {kinds[0]}/{self.path.stem}?" if kinds else "enrol first, or name another identity"
+            raise KeyFileError("key.missing", f"no key file {self.path}; {todo}") from error
         except OSError as error:
             raise KeyFileError("key.file", f"{self.path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:

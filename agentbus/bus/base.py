@@ -50,6 +50,12 @@ class Opening(Generic[B], Awaitable[B], AbstractAsyncContextManager[B]):
     def __await__(self) -> Generator[Any, None, B]:
         return self._start().__await__()
 
+    if not TYPE_CHECKING:  # a type checker says so by itself
+
+        def __getattr__(self, name: str) -> Any:
+            todo = "`async with Bus.connect() as bus`, or `bus = await Bus.connect()`"
+            raise AttributeError(f"a bus is opened before it is used (bus.{name}): {todo}", name=name, obj=self)
+
     async def __aenter__(self) -> B:
         self._bus = await self._start()
         return self._bus

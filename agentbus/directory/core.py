@@ -165,8 +165,12 @@ class Directory:
         Raises:
             DirectoryRefused: ``directory.name_taken``.
         """
-        if who in self.trust.principals:
-            raise DirectoryRefused("directory.name_taken", f"{who.short} exists already; choose another name")
+        taken = self.trust.principals.get(who)
+        if taken is not None:
+            todo = "choose another name"
+            if taken.state == "pending":  # as after a command that was pasted twice
+                todo = f"it has no key yet: `agentbus {who.kind} token {who.name}` makes another token"
+            raise DirectoryRefused("directory.name_taken", f"{who.short} exists already; {todo}")
         payload = self._payload(owner, purpose, ceiling, may_talk_to, rights, tags)
         self.write(now, [("create", who, payload)])
         return self.trust.principals[who]

@@ -110,7 +110,7 @@ def back_up(folder: Path, to: Path, *, root: bool = False) -> int:
     if to.exists():
         raise ConfigError("config.backup", f"{to} exists; name a folder that does not")
     if not (folder / "keys" / ONLINE).exists() or not (folder / "directory" / FILE).exists():
-        raise ConfigError("config.no_directory", f"no directory in {folder}")
+        raise ConfigError("config.no_directory", f"no directory in {folder}; name its folder with --data")
     fresh = to.with_name(f"{to.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     for part in ("keys", "directory"):

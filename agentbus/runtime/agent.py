@@ -157,8 +157,8 @@ def _inspect(function: Callable[..., Any], rule: Rule, concurrency: int, idempot
     if issubclass(model, StreamRequest):
         raise ProgrammingError("usage.handler", f"{name}: {model.__name__} is answered by a stream: use `yield`")
     if (answer or type(None)) != returns:
-        wanted = f"{model.__name__} is answered by {_named(answer)}"
-        raise ProgrammingError("usage.handler", f"{name} returns {_named(returns)}; {wanted}")
+        wanted = f"answered by {_named(answer)}" if answer else "no Request: nothing answers it"
+        raise ProgrammingError("usage.handler", f"{name} returns {_named(returns)}; {model.__name__} is {wanted}")
     return Handler(function, model, answer, False, rule, concurrency, idempotent)
 
 
@@ -183,4 +183,4 @@ def _stream(
 
 
 def _named(of: Any) -> str:
-    return getattr(of, "__name__", str(of))
+    return "nothing" if of is type(None) else getattr(of, "__name__", str(of))

@@ -56,7 +56,9 @@ def extend(
     wanted = scopes(granted)
     if not all_within(wanted, last.scopes):
         missing = [str(s) for s in wanted if not all_within([s], last.scopes)]
-        raise Denied("denied.not_held", f"{', '.join(missing)} is not within {', '.join(held.scopes) or 'nothing'}")
+        has = f"{held.holder.short} holds {', '.join(held.scopes) or 'nothing'}"
+        text = f"{has}, and {', '.join(missing)} is not within that; hand on less, or ask for more"
+        raise Denied("denied.not_held", text)
     aim = tuple(sorted(set(targets))) or last.targets
     if not targets_within(aim, last.targets, held.subject.domain):
         raise Denied("denied.not_held", "targets beyond those of what is held; leave them out for the same ones")

@@ -57,7 +57,8 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
     def named(name: str) -> Principal:
         record = core.trust.principal(name_id(name, core.domain))
         if record is None:
-            raise DirectoryRefused("directory.unknown", f"nobody is called {name}; `agentbus agent list` shows who is")
+            kind = name_id(name, core.domain).kind
+            raise DirectoryRefused("directory.unknown", f"nobody is called {name}; `agentbus {kind} list` shows who is")
         return record
 
     def owned(name: str, by: PrincipalId) -> Principal:

@@ -120,7 +120,7 @@ WRITING: list[tuple[Callable[[Agent], None], str, str]] = [
     (no_context, "usage.handler", r"`async def handler\(request: MyRequest, ctx: Context\)"),
     (no_annotation, "usage.handler", r"`async def handler\(request: MyRequest, ctx: Context\)"),
     (another_reply, "usage.handler", r"work returns Other; Work is answered by Done"),
-    (a_reply_to_nothing, "usage.handler", r"note returns Done; Note is answered by None"),
+    (a_reply_to_nothing, "usage.handler", r"note returns Done; Note is no Request: nothing answers it"),
     (a_stream_returned, "usage.handler", r"Count is answered by a stream: use `yield`"),
     (a_request_yielded, "usage.handler", r"work yields, so Work must be a StreamRequest"),
     (twice, "usage.handler_twice", r"helper has two handlers for Work"),

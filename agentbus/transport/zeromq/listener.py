@@ -105,7 +105,8 @@ class Listener:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
             why = str(error.strerror).partition(" (addr=")[0]
-            text = f"cannot listen at {endpoint}: {why}; choose another address or port"
+            todo = "choose another address or port" if "://" in endpoint else "write tcp://ADDRESS:PORT"
+            text = f"cannot listen at {endpoint}: {why}; {todo}"
             raise ConfigError("config.transport", text) from error
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 

@@ -160,7 +160,8 @@ def _advertised(bound: str, advertise: str | None) -> str:
     if found.endswith(":*"):
         found = found.removesuffix("*") + bound.rsplit(":", 1)[1]
     if found.startswith(EVERYWHERE):
-        raise ConfigError("config.advertise", f"{found} is every address here; advertise the one to dial")
+        todo = "the one to dial: --advertise HOST, AGENTBUS_ADVERTISE=tcp://HOST:PORT"
+        raise ConfigError("config.advertise", f"{found} is every address here; advertise {todo}")
     if not can_dial(found):
         raise ConfigError("config.advertise", f"{found!r} cannot be dialled; write tcp://HOST:PORT or tcp://HOST:*")
     return found
