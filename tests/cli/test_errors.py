@@ -191,7 +191,7 @@ CASES = [
     # who is asked
     Case("nobody is called that", request("ghost", "Work", "{}"), "agent.not_found", 1, "`agentbus agent list` shows who"),
     Case("created, not enrolled", request("fresh", "Work", "{}"), "agent.not_active", 1, "not enrolled yet: .*agent enrol`"),
-    Case("enrolled, not running", request("sleeper", "Work", "{}"), "agent.not_running", 1, "not running; .*agentbus run"),
+    Case("enrolled, not running", request("sleeper", "Work", "{}"), "agent.not_running", 1, "no instance of it is known to run; .*agentbus run"),
     Case("suspended", request("paused", "Work", "{}"), "agent.not_active", 1, "is suspended; its owner may resume it"),
     Case("revoked", request("ended", "Work", "{}"), "agent.not_active", 1, "was revoked, for good"),
     Case("dials out only", request("mute", "Work", "{}"), "agent.dials_out_only", 1, "does not listen.*AGENTBUS_LISTEN"),
