@@ -89,8 +89,9 @@ class Identity:
     async def rotate(self, *, url: str | None = None, overlap: float = 3600.0) -> Identity:
         """Let a new identity key follow this one, which goes on to verify for ``overlap`` seconds.
 
-        Instances of this identity that run from the same key file, in this process or another, take the new key by
-        themselves. A bus that speaks for it has :meth:`agentbus.Bus.rotate`.
+        It is the one that :meth:`prepare` published, if that was done. Instances of this identity that run from the
+        same key file, in this process or another, take the new key by themselves. A bus that speaks for it has
+        :meth:`agentbus.Bus.rotate`.
 
         Args:
             url: The pinned bus URL; else ``AGENTBUS_URL``, else the profile.
@@ -103,7 +104,26 @@ class Identity:
             KeyFileError, DirectoryRefused, Unavailable.
         """
         bus = import_module("agentbus.bus.opening")
-        identity: Identity = await bus.rotate_identity(self, url, overlap)
+        identity: Identity = await bus.rotate_identity(self, url, overlap, "activate")
+        return identity
+
+    async def prepare(self, *, url: str | None = None) -> Identity:
+        """Publish the identity key that is to follow this one, before it is used: :meth:`rotate` then makes it active.
+
+        It waits beside the key file, and the directory says that it is prepared. Nothing that it signs counts yet.
+        Twice is once.
+
+        Args:
+            url: The pinned bus URL; else ``AGENTBUS_URL``, else the profile.
+
+        Returns:
+            The identity with the key to come.
+
+        Raises:
+            KeyFileError, DirectoryRefused, Unavailable.
+        """
+        bus = import_module("agentbus.bus.opening")
+        identity: Identity = await bus.rotate_identity(self, url, 0.0, "prepare")
         return identity
 
     def current(self, trust: Trust) -> Identity:

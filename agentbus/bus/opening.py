@@ -31,7 +31,7 @@ from agentbus.runtime.agent import Agent
 from agentbus.runtime.clock import Clock, SystemClock
 from agentbus.runtime.loop import run
 from agentbus.runtime.node import Node
-from agentbus.runtime.renewal import rotate
+from agentbus.runtime.renewal import Step, rotate
 from agentbus.runtime.trust_cache import TrustCache
 from agentbus.transport.base import Transport
 
@@ -202,7 +202,8 @@ def _earlier_try(file: KeyFile, *, replacing: bool) -> Identity | None:
     return Identity(*keys, file)
 
 
-async def rotate_identity(identity: Identity, url: str | None, overlap: float) -> Identity:
-    """``Identity.rotate``: without an instance, so that a tainted key can be followed, too."""
+async def rotate_identity(identity: Identity, url: str | None, overlap: float, step: Step) -> Identity:
+    """``Identity.rotate`` and ``prepare``: without an instance, so that a tainted key can be followed, too."""
     async with hearing(find_url(url), identity) as source:
-        return await rotate(identity, source, overlap=overlap, now=SystemClock().now(), seed=os.urandom(32))
+        now, seed = SystemClock().now(), os.urandom(32)
+        return await rotate(identity, source, overlap=overlap, now=now, seed=seed, step=step)

@@ -18,6 +18,8 @@ from agentbus.errors import ConfigError
 CODES: Final = {
     "config.instant": "An instant is ISO 8601 with its offset (2026-01-01T12:00:00Z), or how long ago (90s, 2h, 3d).",
     "config.lost_key": "Options of a rotation that somebody else starts do not go with one that the key itself signs.",
+    "config.rotate": "One of --prepare, --activate and --lost-key at a time.",
+    "config.not_prepared": "There is no prepared key here to make active.",
 }
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -31,14 +33,20 @@ def add_life(group: click.Group, kind: str) -> None:
     @group.command("rotate")
     @click.argument("who", metavar="NAME")
     @click.option("--overlap", default="1h", show_default=True, help="How long the old key still verifies (≤ 7d).")
+    @click.option("--prepare", is_flag=True, help="Only publish the new key; the next rotate makes it active.")
+    @click.option("--activate", is_flag=True, help="Only if a key was prepared.")
     @click.option("--lost-key", is_flag=True, help="The key is lost: end its epoch, print a token to enrol again.")
     @as_option
     @json_option
-    def rotate(who: str, overlap: str, lost_key: bool, name: str | None, as_json: bool) -> None:
+    def rotate(
+        who: str, overlap: str, prepare: bool, activate: bool, lost_key: bool, name: str | None, as_json: bool
+    ) -> None:
         """Let a new identity key follow NAME's, whose key file is here. Whoever runs from that file goes on serving.
 
         With --lost-key the owner or the operator does it from anywhere: nothing of the old key counts any more.
         """
+        if prepare + activate + lost_key > 1:
+            raise ConfigError("config.rotate", CODES["config.rotate"])
         if lost_key:
             from agentbus.runtime.admin import LostKey
 
@@ -47,7 +55,10 @@ def add_life(group: click.Group, kind: str) -> None:
             return
         if name is not None:
             raise ConfigError("config.lost_key", "NAME's own key signs its rotation; --as goes with --lost-key")
-        _rotate(who_of(who), duration(overlap).total_seconds(), as_json)
+        if prepare:
+            _prepare(who_of(who), as_json)
+        else:
+            _rotate(who_of(who), duration(overlap).total_seconds(), activate, as_json)
 
     _add_state(group, who_of, "suspend", "suspended", "Pause NAME: nothing of it counts until it is resumed.")
     _add_state(group, who_of, "resume", "active", "Undo a suspension. What runs of it is asked again within seconds.")
@@ -131,11 +142,23 @@ async def ask(name: str | None, request: Any) -> Any:
         return await bus.request("service/directory", request)
 
 
-def _rotate(who: str, overlap: float, as_json: bool) -> None:
+def _prepare(who: str, as_json: bool) -> None:
     from agentbus.cli.unlock import load
     from agentbus.wire.ids import b64
 
     before = load(who)
+    key = b64(run_async(before.prepare()).key.id)
+    value = {"name": who, "old": b64(before.key.id), "prepared": key}
+    say(value, f"{who} will have the key {key}; the next rotate makes it active", as_json=as_json)
+
+
+def _rotate(who: str, overlap: float, prepared: bool, as_json: bool) -> None:
+    from agentbus.cli.unlock import load
+    from agentbus.wire.ids import b64
+
+    before = load(who)
+    if prepared and (before.file is None or not before.file.proposal.path.exists()):
+        raise ConfigError("config.not_prepared", f"no key of {who} is prepared here; rotate with --prepare first")
     after = run_async(before.rotate(overlap=overlap))
     value = {"name": who, "old": b64(before.key.id), "new": b64(after.key.id), "overlap": overlap}
     say(value, f"{who} has the new key {b64(after.key.id)}", as_json=as_json)

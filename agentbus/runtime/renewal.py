@@ -7,7 +7,7 @@ nothing new, and each instance that it introduced takes a new instance key under
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from agentbus.crypto.keys import SigningKey
 from agentbus.delegation.records import MAX_OVERLAP
@@ -23,6 +23,8 @@ CODES: Final = {
     "directory.key_not_here": "The directory says that another key is active than the one that is kept here.",
 }
 
+Step = Literal["prepare", "activate"]
+_AFTER: Final[dict[Step, str]] = {"prepare": "prepared", "activate": "active"}
 PROOF_LIFE: Final = 30 * SECOND
 
 
@@ -35,7 +37,9 @@ class Rotates(Protocol):
     async def rotate(self, who: PrincipalId, body: bytes, by_old: bytes, by_new: bytes) -> None: ...
 
 
-async def rotate(identity: Identity, source: Rotates, *, overlap: float, now: int, seed: bytes) -> Identity:
+async def rotate(
+    identity: Identity, source: Rotates, *, overlap: float, now: int, seed: bytes, step: Step = "activate"
+) -> Identity:
     """Let a new key follow an identity's, in the directory and in its key file.
 
     Args:
@@ -43,7 +47,8 @@ async def rotate(identity: Identity, source: Rotates, *, overlap: float, now: in
         source: The directory.
         overlap: Seconds for which the old key still verifies.
         now: Instant, microseconds.
-        seed: 32 secret random bytes: the new key, unless an earlier try left one.
+        seed: 32 secret random bytes: the new key, unless an earlier try or an earlier step left one.
+        step: ``prepare`` only publishes the new key, which stays the key file's proposal until it is activated.
 
     Returns:
         The identity with its new key.
@@ -64,7 +69,7 @@ async def rotate(identity: Identity, source: Rotates, *, overlap: float, now: in
         raise DirectoryRefused("directory.key_not_here", f"the key of {identity.id.short} that is here is {state}")
     successor = await asyncio.to_thread(identity.propose, SigningKey(seed))
     rotation = Rotation(
-        record.id.domain, record.id, record.epoch, identity.key.id, successor.key.public.raw, "activate",
+        record.id.domain, record.id, record.epoch, identity.key.id, successor.key.public.raw, step,
         int(overlap * SECOND), now + PROOF_LIFE,
     )  # fmt: skip
     body, by_old, by_new = rotation.proven_by(identity.key, successor.key)
@@ -72,10 +77,10 @@ async def rotate(identity: Identity, source: Rotates, *, overlap: float, now: in
         await source.rotate(record.id, body, by_old, by_new)
     except AgentBusError:
         await source.refresh()  # the answer may have been lost: what counts is the log
-        active = source.trust.active_key(record.id)
-        if active is None or active.key.id != successor.key.id:
+        found = source.trust.keys.get(successor.key.id)
+        if found is None or found.principal != record.id or found.state != _AFTER[step]:
             raise
-    if successor.file is not None:
+    if step == "activate" and successor.file is not None:
         await asyncio.to_thread(successor.file.accept)
     return successor
 

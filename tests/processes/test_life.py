@@ -243,6 +243,31 @@ async def test_a_rotation_over_the_bus_that_serves(world: World) -> None:
             pass
 
 
+async def test_a_key_is_published_before_it_is_used(world: World) -> None:
+    """Prepared twice is once; the agent serves under its old key until the new one is activated, and after that."""
+    await world.enrol("agent", "adder", "--may-talk-to", "*")
+    await world.enrol("user", "alice", "--right", "sum")
+    await world.serve("adder")
+    await world.refuses("config.not_prepared", "agent", "rotate", "adder", "--activate")
+    await world.refuses("config.rotate", "agent", "rotate", "adder", "--activate", "--prepare")
+    first = await world.does("agent", "rotate", "adder", "--prepare")
+    assert await world.does("agent", "rotate", "adder", "--prepare") == first
+
+    async def keys() -> list[str]:
+        return [key.split()[1] for key in (await world.does("agent", "show", "adder"))["keys"]]
+
+    assert await keys() == ["active", "prepared"]
+    async with Bus.connect(identity="user/alice", listen="") as bus:
+        alice = bus.as_user(["sum"])
+        assert (await alice.request("adder", Next(n=1))).n == 2
+        done = await world.does("agent", "rotate", "adder", "--activate")
+        assert (done["old"], done["new"]) == (first["old"], first["prepared"])
+        assert await keys() == ["retiring", "active"]
+        assert (await alice.request("adder", Next(n=1))).n == 2
+    again = await world.does("agent", "rotate", "adder")
+    assert again["old"] == first["prepared"] and again["new"] != first["prepared"]
+
+
 async def test_a_retired_agent_is_gone_and_a_suspended_one_comes_back(world: World) -> None:
     await world.enrol("agent", "adder", "--may-talk-to", "*")
     await world.enrol("user", "alice", "--right", "sum")
