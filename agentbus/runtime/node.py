@@ -154,6 +154,7 @@ class Node:
         self.source.changed.append(self._trust_changed)
         self.source.returned.append(self.voices.announce)
         self.spawn(self._keep_durable())
+        self.spawn(self._keep_current())
         self.recorder.opened(self.clock.now(), node=self.name, domain=self.source.trust.domain, software="agentbus")
 
     async def aclose(self) -> None:
@@ -183,6 +184,10 @@ class Node:
             await self._sync_and_checkpoint()
         except LogError as error:
             self.recorder.fail(error)
+
+    async def _keep_current(self) -> None:
+        """Who speaks here has a key that counts."""
+        await self.voices.keep_current()
 
     def _logs_at(self, curve_key: bytes) -> set[tuple[str, bytes]]:
         """By the word of whose key it is: a statement may name any key that is enrolled."""
@@ -322,6 +327,11 @@ class Node:
 
     def _unsigned(self, batch: ToSign, code: str) -> None:
         """Who was revoked, suspended or has left signs nothing any more: nobody would accept it."""
+        text = f"{batch.local.principal.short} itself counts no more: it signs nothing"
+        expired = code == "reject.key_expired"
+        if expired:
+            text = f"{batch.local.principal.short} takes a new key: this machine slept or its clock was set; ask again"
+            self.voices.renew_due()
         for draft in batch.batch.drafts:
             header = decode_header(draft.header, LIMITS)
             if header.kind == Kind.CANCEL and header.in_reply_to is not None:  # given up, and nobody is told
@@ -331,7 +341,7 @@ class Node:
                 self._engine.exchanges.end(exchange, "lose")
             waiter = self._waiters.pop(draft.digest, None)
             if waiter is not None:
-                waiter.failed(Rejected(code, f"{batch.local.principal.short} itself counts no more: it signs nothing"))
+                waiter.failed(Rejected(code, text, retryable=expired))
 
     def _undeliverable(self, ready: Ready) -> None:
         """The connection is full, or has just broken: over another one it may still go."""

@@ -1,7 +1,8 @@
 """The instances that live in a node: who speaks here, under which key, and for how long.
 
 An instance key is made in memory and lives at most an hour. Half-way through, the same instance takes a new key; peers
-know both meanwhile, so no good message is refused.
+know both meanwhile, so no good message is refused. When that is, the clock on the wall says, and it is looked at every
+second: timers stand still while a machine sleeps, and go on as before when its clock is set.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from agentbus.runtime.clock import Clock
 from agentbus.runtime.record import Recorder
 from agentbus.runtime.renewal import is_followed
 from agentbus.runtime.trust_cache import TrustSource
-from agentbus.wire.limits import SECOND
+from agentbus.wire.limits import LIMITS, SECOND
 
 INSTANCE_LIFE: Final = 3600 * SECOND
-AGAIN: Final = 5.0  # seconds until a renewal that failed is tried again
+LOOK: Final = 1.0  # seconds between two looks at the clock on the wall
+AGAIN: Final = 5 * SECOND  # until a renewal that failed is tried again
 
 
 class Handlers(Protocol):
@@ -50,14 +52,19 @@ class Voice:
     instance: Instance
     statement: bytes  # the same, as it was signed
     handlers: Handlers | None = None
-    renewal: asyncio.TimerHandle | None = None
     renewing: bool = False
+    again: int = 0  # the monotonic instant until which a renewal that failed is not tried again
 
     @property
     def standing(self) -> Authority:
         """The standing grant the directory answered this instance with."""
         assert self.local.standing is not None
         return self.local.standing
+
+    def is_due(self, now: int) -> bool:
+        """Whether its key is in its second half; or has not begun, since the clock was set back."""
+        begins, ends = self.instance.not_before, self.instance.not_after
+        return now >= (begins + ends) // 2 or now < begins - LIMITS.skew
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,6 @@ class Voices:
         self._voices[instance.instance_id] = voice
         self._recorder.log.put_blob(statement)  # it names the log's key: nobody could verify a checkpoint without it
         self._engine.add_local(local)
-        self._schedule(voice)
         return voice
 
     def leave(self, voice: Voice) -> None:
@@ -138,8 +144,6 @@ class Voices:
     def _drop(self, voice: Voice) -> None:
         self._voices.pop(voice.local.instance_id, None)
         self._engine.remove_local(voice.local.instance_id)
-        if voice.renewal is not None:
-            voice.renewal.cancel()
 
     def introduce(self, identity: Identity, instance_id: bytes) -> tuple[SigningKey, Instance, bytes]:
         """A new instance key, and the signed statement that introduces it."""
@@ -158,17 +162,13 @@ class Voices:
 
     async def renew(self, voice: Voice) -> None:
         """Take a new key and a new standing grant now."""
-        if voice.renewal is not None:
-            voice.renewal.cancel()
-        voice.renewing = True
+        voice.renewing, voice.again = True, self._clock.mono() + AGAIN
         try:
             if is_followed(voice.identity, self._source.trust):
                 voice.identity = await asyncio.to_thread(voice.identity.current, self._source.trust)
             key, instance, statement = self.introduce(voice.identity, voice.local.instance_id)
             chain = await self._source.publish(statement)
         except AgentBusError:
-            if self._lives(voice):
-                voice.renewal = asyncio.get_running_loop().call_later(AGAIN, self.renew_soon, voice)
             return
         finally:
             voice.renewing = False
@@ -178,17 +178,29 @@ class Voices:
         self._before_switch()
         voice.key, voice.instance, voice.statement = key, instance, statement
         voice.local.key_id, voice.local.standing = key.id, Authority.from_bytes(chain)
-        self._schedule(voice)
+
+    async def keep_current(self) -> None:
+        """Renew whoever is due, for as long as the node lives."""
+        while True:
+            await asyncio.sleep(LOOK)
+            self.renew_due()
+
+    def renew_due(self) -> None:
+        """Start a renewal for each whose key has to be followed by another now."""
+        now, mono = self._clock.now(), self._clock.mono()
+        for voice in self:
+            if not voice.renewing and mono >= voice.again and voice.is_due(now):
+                self.renew_soon(voice)
 
     def trust_changed(self) -> None:
         """Who speaks here under an identity key that was followed by another takes a new instance key under that."""
         for voice in self:
             if not voice.renewing and is_followed(voice.identity, self._source.trust):
-                voice.renewing = True
                 self.renew_soon(voice)
 
     def renew_soon(self, voice: Voice) -> None:
         """The same, in a task of its own."""
+        voice.renewing = True
         self._spawn(self.renew(voice))
 
     def announce(self) -> None:
@@ -201,10 +213,6 @@ class Voices:
             await self._source.publish(voice.statement)
         except AgentBusError:
             self.renew_soon(voice)
-
-    def _schedule(self, voice: Voice) -> None:
-        seconds = (voice.instance.not_after - self._clock.now()) / SECOND / 2
-        voice.renewal = asyncio.get_running_loop().call_later(max(1.0, seconds), self.renew_soon, voice)
 
     def _lives(self, voice: Voice) -> bool:
         return self._voices.get(voice.local.instance_id) is voice

@@ -66,10 +66,6 @@ class ManualClock:
                 self._watchers.remove(moved)
                 return
             node.tick()
-            for voice in node.voices:
-                if self._now >= (voice.instance.not_before + voice.instance.not_after) // 2:
-                    if voice.renewal is not None:
-                        voice.renewal.cancel()
-                    node.voices.renew_soon(voice)
+            node.voices.renew_due()
 
         self.watch(moved)

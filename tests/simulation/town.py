@@ -104,9 +104,6 @@ class SimNode(Node):
         self.recorder._pending.clear()
         for task in list(self._tasks):
             task.cancel()
-        for voice in self.voices:
-            if voice.renewal is not None:
-                voice.renewal.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
