@@ -322,7 +322,7 @@ class Engine:
         try:
             if message.header.kind in OPENING:
                 return self._accept(message, route, peer, trust, policy, now, mono, age)
-            return self._advance(message, now, trust)
+            return self._advance(message, now, mono, trust)
         except AgentBusError as error:
             return Refused(error, message.header, message.digest, route)
 
@@ -342,7 +342,7 @@ class Engine:
             raise HandlerMissing("handler.missing", f"this node takes no {Kind(header.kind).name.lower()}s")
         permitted = decide(message, trust=trust, policy=policy, now=now, age=age)  # (14)
         self.exchanges.require_room()
-        self._window.add(header)  # (15)
+        self._window.add(header, now=now, mono=mono)  # (15)
         party = Party(header.sender, header.sender_instance, header.recipient_instance or b"")
         ack = _ack(header.extensions) if header.extensions else "handled"
         exchange = Exchange(
@@ -352,10 +352,10 @@ class Engine:
         self.exchanges.open(exchange)
         return Asked(permitted, exchange, route)
 
-    def _advance(self, message: VerifiedMessage, now: int, trust: Trust) -> Event:
+    def _advance(self, message: VerifiedMessage, now: int, mono: int, trust: Trust) -> Event:
         header = message.header
         answering = header.kind in ANSWERING
-        self._window.add(header)
+        self._window.add(header, now=now, mono=mono)
         exchange = self.exchanges.find(header.in_reply_to or b"", answering)
         assert exchange is not None  # step 12 found it
         exchange.unheard = False
@@ -383,9 +383,9 @@ class Engine:
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tick(self, now: int, mono: int) -> list[Ended]:
+    def tick(self, mono: int) -> list[Ended]:
         """Expire what is due."""
-        self._window.forget(now)
+        self._window.forget(mono)
         return self.exchanges.expire(mono)
 
 

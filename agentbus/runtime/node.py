@@ -381,7 +381,7 @@ class Node:
             self._timer.cancel()
             self._timer = None
         mono = self.clock.mono()
-        for event in self._engine.tick(self.clock.now(), mono):
+        for event in self._engine.tick(mono):
             self._ended(event)
         self.alarms.ring(mono)
         self._rearm()

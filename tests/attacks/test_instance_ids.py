@@ -41,7 +41,7 @@ def test_counting_ahead_under_a_shared_id_spoils_nobodys_replay_window(world: Wo
     """Mallory uses up every number towards dave; carol's first message is new all the same."""
     window = ReplayWindow()
     for number in range(1, 50):
-        window.add(header(world, "mallory", number))
+        window.add(header(world, "mallory", number), now=NOON, mono=0)
     assert window.seen(header(world, "mallory", 7))
     assert not window.seen(header(world, "carol", 1))
 

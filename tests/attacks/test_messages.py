@@ -46,6 +46,19 @@ async def test_a_frame_replayed_by_the_network_runs_no_handler_twice(net: Any, b
     assert bank.paid == [5]
 
 
+async def test_a_frame_replayed_once_a_clock_that_was_ahead_is_right_again(net: Any, bank: Bank) -> None:
+    """By the wall's time its deadline was long over, and nobody needed to remember it."""
+    alice = net.user("alice", scopes=["pay"])
+    await alice.request("bank", Pay(cents=5))
+    captured = net.attacker.capture("Pay", kind=Kind.REQUEST)
+    net.clock.shift_wall(7200)
+    net._node.tick()
+    net.clock.advance(61)
+    net.clock.shift_wall(-7200 - 61)
+    assert await net.attacker.replay(captured) == "reject.replayed"
+    assert bank.paid == [5]
+
+
 async def test_a_frame_replayed_over_another_connection(net: Any, bank: Bank) -> None:
     """Before its deadline and before the victim saw it: the window would not know it, the connection does."""
     frame = net.attacker.forge("bank", Quote())
