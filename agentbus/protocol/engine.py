@@ -19,11 +19,11 @@ from agentbus.delegation.memory import Memory
 from agentbus.delegation.messages import VerifiedMessage
 from agentbus.delegation.statements import Instance
 from agentbus.delegation.trust import Trust
-from agentbus.errors import AgentBusError, HandlerMissing, ReplyInvalid, RequestInvalid
+from agentbus.errors import AgentBusError, HandlerMissing, Malformed, ReplyInvalid, RequestInvalid
 from agentbus.protocol.events import Answered, Asked, Ended, Event, Refused, Steered, Stray
 from agentbus.protocol.exchange import MOVES, TRANSITIONS, Exchange
 from agentbus.protocol.exchanges import OPEN, Exchanges
-from agentbus.protocol.opening import Party, open_envelope
+from agentbus.protocol.opening import Party, Read, open_envelope
 from agentbus.protocol.sealing import Batch, Draft, commit_body
 from agentbus.protocol.seen import ReplayWindow
 from agentbus.wire.frame import Envelope, encode_frame
@@ -297,7 +297,7 @@ class Engine:
 
     def receive(
         self,
-        data: bytes,
+        data: bytes | Read | Malformed,
         *,
         route: Any,
         peer: bytes | None,
@@ -309,10 +309,15 @@ class Engine:
     ) -> Event:
         """Steps 2 to 14 and the protocol's part of 15, for one frame.
 
+        Args:
+            data: The frame, or what :func:`~agentbus.protocol.opening.read_frame` made of it.
+
         Raises:
             NeedsTrust: fetch and call again; nothing changed.
         """
         try:
+            if isinstance(data, Malformed):
+                raise data
             message = open_envelope(
                 data, me=self._me, trust=trust, now=now, seen=self._window.seen, exchanges=self.exchanges.party,
                 peer=peer, limits=self._limits, cache=self.memory, purpose=self.purpose,
@@ -371,7 +376,7 @@ class Engine:
         if kind is Kind.CREDIT:
             exchange.allowed = max(exchange.allowed, min(index or 0, exchange.next_index + 2 * WINDOW))
         self.exchanges.retire(exchange)
-        return (Answered if answering else Steered)(exchange, message)
+        return Answered(exchange, message, exchange.done) if answering else Steered(exchange, message)
 
     def _call_off(self, exchange: Exchange, now: int, trust: Trust) -> None:
         """A stream that lost an item is of no use to anybody: its sender is told to stop."""

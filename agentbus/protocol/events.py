@@ -23,6 +23,7 @@ class Answered(NamedTuple):
 
     exchange: Exchange
     message: VerifiedMessage
+    final: bool  # nothing follows; the exchange itself may have gone on since
 
 
 class Steered(NamedTuple):
@@ -62,4 +63,6 @@ class Refused(NamedTuple):
     route: Any
 
 
-Event = Asked | Answered | Steered | Stray | Ended | Refused
+Good = Asked | Answered | Steered | Stray | Ended
+"""What came of a frame that was accepted."""
+Event = Good | Refused

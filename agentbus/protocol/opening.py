@@ -30,7 +30,7 @@ from agentbus.delegation.statements import Instance
 from agentbus.delegation.trust import NeedsTrust, Trust
 from agentbus.errors import AgentBusError, BadSignature, Rejected
 from agentbus.protocol.sealing import batch_body, commit_body
-from agentbus.wire.frame import Envelope, decode_frame, decode_proof
+from agentbus.wire.frame import Envelope, Proof, decode_frame, decode_proof
 from agentbus.wire.header import ANSWERING, OPENING, Flag, Header, Kind, decode_header
 from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import LIMITS, Limits
@@ -72,8 +72,29 @@ Seen = Callable[[Header], bool]
 """Whether a message with this header was accepted before."""
 
 
+class Read(NamedTuple):
+    """A frame cut into its parts; nothing in them has been believed yet."""
+
+    envelope: Envelope
+    header: Header
+    proof: Proof
+    digest: bytes  # the message digest
+
+
+def read_frame(data: bytes, limits: Limits = LIMITS) -> Read:
+    """Steps 2 and 3: what a frame's bytes alone tell.
+
+    Raises:
+        Malformed: the first reason against it.
+    """
+    envelope = decode_frame(data, limits)  # (2)
+    header = decode_header(envelope.header, limits)  # (3)
+    proof = decode_proof(envelope.proof, limits)
+    return Read(envelope, header, proof, leaf_hash(envelope.header))
+
+
 def open_envelope(
-    data: bytes,
+    data: bytes | Read,
     *,
     me: Mapping[bytes, PrincipalId],
     trust: Trust,
@@ -88,7 +109,7 @@ def open_envelope(
     """Verify one frame, or raise the first reason against it.
 
     Args:
-        data: The frame as it came.
+        data: The frame as it came, or what :func:`read_frame` made of it.
         me: My instance ids and whose they are.
         trust: Keys, states and revocations.
         now: Instant, microseconds.
@@ -100,10 +121,7 @@ def open_envelope(
     Raises:
         Malformed: steps 2 and 3. Rejected: steps 4 to 13. NeedsTrust: fetch these instance keys and call again.
     """
-    envelope = decode_frame(data, limits)  # (2)
-    header = decode_header(envelope.header, limits)  # (3)
-    proof = decode_proof(envelope.proof, limits)
-    digest = leaf_hash(envelope.header)
+    envelope, header, proof, digest = read_frame(data, limits) if isinstance(data, bytes) else data  # (2), (3)
     _require_recipient(header, me)  # (4)
     _require_lifetime(header, now, limits)  # (5)
     if seen(header):  # (6)

@@ -243,7 +243,7 @@ class Player:
             final = kind is Kind.RECEIPT and answer.header.action == exchange.ack
             exchange.move("final receipt" if final else MOVES[kind])
             heard = cast(VerifiedMessage, _Heard(answer.header, self._body(answer)))
-            waiter.answered(Answered(exchange, heard))
+            waiter.answered(Answered(exchange, heard, exchange.done))
 
         self._order.ask(answer.position, answer.instant - asked.frame.instant, deliver)
 

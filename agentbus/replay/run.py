@@ -203,7 +203,7 @@ class _Collected:
             self._items += 1
             if self._items % (WINDOW // 2) == 0:
                 self._give_credit(event.exchange)
-        elif event.exchange.done:
+        elif event.final:
             self.done.set()
 
     def failed(self, error: AgentBusError) -> None:

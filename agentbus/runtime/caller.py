@@ -67,7 +67,7 @@ class _Once:
         kind = event.message.header.kind
         if kind == Kind.ERROR:
             self.future.set_exception(problems.decode(event.message.body, self.to))
-        elif event.exchange.done:
+        elif event.final:
             self.future.set_result(event)
 
     def failed(self, error: AgentBusError) -> None:

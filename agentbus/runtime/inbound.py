@@ -17,9 +17,10 @@ from typing import Any, Final
 from agentbus.delegation.decide import Policy
 from agentbus.delegation.messages import VerifiedMessage
 from agentbus.delegation.trust import NeedsTrust
-from agentbus.errors import AgentBusError
+from agentbus.errors import AgentBusError, Malformed
 from agentbus.protocol.engine import Engine
-from agentbus.protocol.events import Asked, Event, Refused
+from agentbus.protocol.events import Asked, Event, Good, Refused
+from agentbus.protocol.opening import Read, read_frame
 from agentbus.runtime import problems
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.record import Recorder
@@ -44,6 +45,18 @@ BAD_FRAMES: Final = 64  # unverifiable frames of one connection before it is dro
 AT_ONCE: Final = 64  # frames judged in one step of the loop; what comes beyond them takes turns
 
 Take = Callable[[Connection, bytes], None]
+_Item = tuple[Connection, bytes, Take | None]
+_Accepted = tuple[Connection, Good, int]
+Parts = Read | Malformed
+"""What a frame's bytes alone tell: its parts, or why it has none."""
+
+
+def cut(frame: bytes) -> Parts:
+    """Steps 2 and 3, which depend on nothing else and so may come before the turn of the frame itself."""
+    try:
+        return read_frame(frame)
+    except Malformed as error:
+        return error
 
 
 @dataclass(slots=True)
@@ -96,8 +109,8 @@ class Inbound:
         self._deliver, self._repeated, self._wake, self._spawn = deliver, repeated, wake, spawn
         self._sightings: Sightings[Connection] = Sightings()
         self._witness = witness
-        self._turns: Turns[tuple[Connection, bytes, Take]] = Turns()
-        self._taken = 0  # frames judged in this step of the loop
+        self._turns: Turns[_Item] = Turns()
+        self._fresh: list[_Item] = []  # frames of this step of the loop, while few wait
         self._crowd = False  # whether several keys spoke in the last second
         self._speaking: set[bytes | int] = set()  # the keys heard in this second of the clock
         self._second = 0
@@ -111,15 +124,14 @@ class Inbound:
         Args:
             take: What takes the frame in its turn, where it is no envelope.
         """
-        take = take or self._admit
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._take_turns)
         key = connection.peer or connection.id
         self._speaking.add(key)
-        if self._taken < AT_ONCE and not self._turns.waiting:
-            self._taken += 1
-            self._give(connection, frame, take)
+        if not self._scheduled:  # the first of a step: as a rule it is the only one
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_turns)
+            self._judge([(connection, frame, take)])
+        elif len(self._fresh) < AT_ONCE and not self._turns.waiting:
+            self._fresh.append((connection, frame, take))
         elif not self._turns.push(key, (connection, frame, take), len(frame)):
             now = self._clock.now()
             self._recorder.rejected(frame, connection=connection.peer, code="backpressure.connection", now=now)
@@ -148,25 +160,48 @@ class Inbound:
 
     def _take_turns(self) -> None:
         """One step of the loop: so many frames, whoever's turn it is, and then others of this process."""
-        self._scheduled, self._taken = False, 0
+        self._scheduled = False
         if self.closed:
             return
         self._look_around()
-        for connection, frame, take in self._turns.step(AT_ONCE, crowd=self._crowd):
-            self._give(connection, frame, take)
-        if self._turns.waiting:
+        fresh, self._fresh = self._fresh, []  # they came while no other waited
+        if fresh or self._turns.waiting:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._take_turns)
+            self._judge(fresh or self._turns.step(AT_ONCE, crowd=self._crowd))
 
-    def _give(self, connection: Connection, frame: bytes, take: Take) -> None:
+    def _judge(self, items: list[_Item]) -> None:
+        """The frames of one step, in their order, and each kind of work in a row: what is at hand costs less."""
+        cuts = [None if take is not None else cut(frame) for _, frame, take in items]
+        accepted: list[_Accepted] = []
+        for (connection, frame, take), parts in zip(items, cuts, strict=True):
+            if parts is not None:
+                self._give(connection, self._admit, frame, parts, accepted)
+            elif take is not None:
+                self._finish(accepted)
+                self._give(connection, take, frame)
+        self._finish(accepted)
+
+    def _finish(self, accepted: list[_Accepted]) -> None:
+        """(15) What was accepted so far goes on the record, and then to whom it is for."""
+        heard = [one for one in accepted if self._give(one[0], self._note, one[1], one[2])]
+        accepted.clear()
+        for connection, event, _ in heard:
+            self._give(connection, self._hand_over, event)
+
+    def _give(self, connection: Connection, take: Callable[..., bool | None], *of: Any) -> bool | None:
         """Whatever a frame makes go wrong here ends with its own connection: others' frames are judged all the same."""
         try:
-            take(connection, frame)
+            return take(connection, *of)
         except AgentBusError:  # this node's own trouble, such as a log that cannot be written
             raise
         except Exception:
             logger.exception("a frame was more than this node could judge; its connection is dropped")
             connection.drop()
+            return None
+
+    def _hand_over(self, connection: Connection, event: Event) -> None:
+        self._deliver(event)
 
     def _look_around(self) -> None:
         """Once a second: how many keys spoke in the last one."""
@@ -176,51 +211,59 @@ class Inbound:
             self._crowd = len(self._speaking) > 1
             self._speaking.clear()
 
-    def _admit(self, connection: Connection, frame: bytes) -> None:
+    def _admit(self, connection: Connection, frame: bytes, parts: Parts, accepted: list[_Accepted]) -> None:
         account = self._account(connection)
         if not account.looking:
-            self._open(connection, account, frame, looked=0)
+            self._open(connection, account, frame, parts, accepted, looked=0)
         elif len(account.held) < HELD and account.held_bytes + len(frame) <= HELD_BYTES:
             account.held.append(frame)
             account.held_bytes += len(frame)
         else:
             connection.drop()
 
-    def _open(self, connection: Connection, account: Account, frame: bytes, *, looked: int) -> None:
+    def _open(
+        self, connection: Connection, account: Account, frame: bytes, parts: Parts, accepted: list[_Accepted], *,
+        looked: int,
+    ) -> None:  # fmt: skip
         now = self._clock.now()
         try:
             event = self._engine.receive(
-                frame, route=connection, peer=connection.peer, trust=self._source.trust, policy=self.policy, now=now,
+                parts, route=connection, peer=connection.peer, trust=self._source.trust, policy=self.policy, now=now,
                 mono=self._clock.mono(), age=self._source.age(),
             )  # fmt: skip
         except NeedsTrust as needs:
+            self._finish(accepted)  # the record is in the order in which they came
             if looked < LOOK_UPS and account.may_look(now):
                 account.looking = True
-                self._spawn(self._look_up(connection, account, frame, needs, looked))
+                self._spawn(self._look_up(connection, account, frame, parts, needs, looked))
             else:
                 self._recorder.rejected(frame, connection=connection.peer, code="reject.sender_key", now=now)
                 self.charge(connection)
             return
         if isinstance(event, Refused):
+            self._finish(accepted)
             self._refused(connection, frame, event, now)
-            return
-        message = event.permitted.message if isinstance(event, Asked) else event.message
-        if message is not None:
-            if message.header.directory_size > self._source.trust.size:
-                self._source.hint()  # a hint and no more: it never makes a message good or bad
-            self.named(connection, message.header.directory_size)
-            other = None if connection.dialled else self._heard(connection, message.header)
-            code = "ok" if other is None else "reject.key_twice"
-            self._record(connection, message.envelope, message.header.sender_key, code, now)
-            if other is not None:
-                self._alarm(message.header, connection, other)
-                return
-            if message.envelope.note:
-                self._witness(connection, message)
-        self._deliver(event)
+        else:
+            accepted.append((connection, event, now))
 
-    def _heard(self, connection: Connection, header: Header) -> Connection | None:
-        return self._sightings.heard(header.sender_key, connection, header.seq)
+    def _note(self, connection: Connection, event: Good, now: int) -> bool:
+        """Put an accepted message on the record, with what it tells beside; whether it is to be delivered."""
+        message = event.permitted.message if isinstance(event, Asked) else event.message
+        if message is None:
+            return True
+        header = message.header
+        if header.directory_size > self._source.trust.size:
+            self._source.hint()  # a hint and no more: it never makes a message good or bad
+        self.named(connection, header.directory_size)
+        other = None if connection.dialled else self._sightings.heard(header.sender_key, connection, header.seq)
+        code = "ok" if other is None else "reject.key_twice"
+        self._record(connection, message.envelope, header.sender_key, code, now)
+        if other is not None:
+            self._alarm(header, connection, other)
+            return False
+        if message.envelope.note:
+            self._witness(connection, message)
+        return True
 
     def _alarm(self, header: Header, *places: Connection) -> None:
         """A key in two hands: neither is heard here any more."""
@@ -230,7 +273,7 @@ class Inbound:
             connection.drop()
 
     async def _look_up(
-        self, connection: Connection, account: Account, frame: bytes, needs: NeedsTrust, looked: int
+        self, connection: Connection, account: Account, frame: bytes, parts: Parts, needs: NeedsTrust, looked: int
     ) -> None:
         """The one wait before verification: bounded in time, and the frames behind it keep their order."""
         try:
@@ -239,11 +282,13 @@ class Inbound:
         finally:
             account.looking = False
             if not self.closed:
-                self._open(connection, account, frame, looked=looked + 1)
+                accepted: list[_Accepted] = []
+                self._open(connection, account, frame, parts, accepted, looked=looked + 1)
                 while account.held and not account.looking:
                     waited = account.held.popleft()
                     account.held_bytes -= len(waited)
-                    self._open(connection, account, waited, looked=0)
+                    self._open(connection, account, waited, cut(waited), accepted, looked=0)
+                self._finish(accepted)
 
     def _refused(self, connection: Connection, frame: bytes, event: Refused, now: int) -> None:
         code = event.error.code

@@ -436,7 +436,7 @@ class Node:
                 self.recorder.failed_by(message.digest, of=event.exchange.digest, code=code, now=self.clock.now())
             waiter = self._waiters.get(event.exchange.digest)
             if waiter is not None:
-                if event.exchange.done:
+                if event.final:
                     self.forget(event.exchange)
                 waiter.answered(event)
         elif isinstance(event, Asked):

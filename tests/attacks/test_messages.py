@@ -17,7 +17,7 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.protocol.sealing import Draft
 from agentbus.runtime import problems
-from agentbus.runtime.inbound import BAD_FRAMES, HELD_BYTES
+from agentbus.runtime.inbound import BAD_FRAMES, HELD_BYTES, cut
 from agentbus.wire.frame import ENVELOPE, decode_proof, encode_frame, encode_proof
 from agentbus.wire.header import Header, Kind, decode_header, encode_header
 from agentbus.wire.limits import LIMITS, SECOND
@@ -554,6 +554,22 @@ async def test_a_flood_of_unknown_senders_costs_twenty_look_ups_a_second(net: An
     assert bank.quoted == 0
 
 
+async def test_frames_of_one_step_are_judged_and_recorded_in_their_order(net: Any, bank: Bank) -> None:
+    """Good ones, a forgery, the first one again and what is no frame, all in one step: each is judged by itself."""
+    assert await net.attacker.deliver(net.attacker.forge("bank", Quote())) == "ok"
+    captured, since = net.attacker.capture("Quote", sender="mallory"), net._node.recorder.log.size
+    good = [net.attacker.forge("bank", Quote()) for _ in range(4)]
+    forged = net.attacker.flip(net.attacker.forge("bank", Quote()), signature_at(good[0]))
+    cut_off = good[3][:-1]
+    handled = bank.quoted
+    for frame in (good[0], good[1], forged, good[0], good[2], cut_off, good[3]):
+        net._node.received(captured.connection, frame)
+    await net.settle()
+    ok, malformed = "ok", "malformed.frame"
+    assert net.verdicts(since) == [ok, ok, "reject.signature", "reject.replayed", ok, malformed, ok]
+    assert bank.quoted == handled + 4
+
+
 async def test_what_waits_for_a_look_up_is_bounded_in_bytes(net: Any, bank: Bank) -> None:
     """One frame of a sender that has to be looked up, and the largest ones behind it: they must not fill our memory."""
     assert await net.attacker.deliver(net.attacker.forge("bank", Quote())) == "ok"
@@ -564,8 +580,8 @@ async def test_what_waits_for_a_look_up_is_bounded_in_bytes(net: Any, bank: Bank
     assert account.looking
     largest = bytes([ENVELOPE]) * LIMITS.frame
     for _ in range(64):
-        node.inbound._admit(captured.connection, largest)
-        assert account.held_bytes == sum(map(len, account.held)) <= HELD_BYTES
+        node.inbound._admit(captured.connection, largest, cut(largest), [])
+        assert account.held_bytes == sum(map(len, account.held)) <= HELD_BYTES, cut
     await net.settle()
     assert not captured.connection.offer(unknown)  # it was dropped
     assert account.held_bytes == len(account.held) == 0

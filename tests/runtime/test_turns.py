@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from agentbus import Agent, Context
 from agentbus.runtime import inbound as inbound_module
 from agentbus.runtime.turns import FEW, FIXED, FLOOD, FRAMES, QUANTUM, Turns
 
@@ -108,6 +111,9 @@ def test_a_key_that_was_served_leaves_nothing_behind() -> None:
     assert not turns._queues and not turns._order
 
 
+class Note(BaseModel): ...
+
+
 class _Connection:
     def __init__(self, number: int, peer: bytes) -> None:
         self.id, self.peer = number, peer
@@ -169,3 +175,16 @@ def test_a_large_frame_comes_out_of_a_crowd_in_one_step(quanta: int) -> None:
     turns.step(64, crowd=True)
     turns.push("quiet", "quiet", quanta * QUANTUM)
     assert "quiet" in turns.step(64, crowd=True)
+
+
+async def test_what_comes_in_one_step_is_told_apart(net: Any) -> None:
+    """Two receipts to each of a hundred sends, and they arrive together: the first is not taken for the final one."""
+    agent: Agent[Any] = Agent("sink")
+
+    @agent.handler
+    async def take(request: Note, ctx: Context[Any]) -> None: ...
+
+    async with net.serve(agent):
+        alice = net.user("alice", scopes=[])
+        receipts = await asyncio.gather(*(alice.send("sink", Note(), ack="handled") for _ in range(100)))
+    assert {receipt.level for receipt in receipts} == {"handled"}
