@@ -1,4 +1,5 @@
-"""Running an agent's handlers: each in a task of its own, under its request's deadline, with a context that narrows.
+"""Running an agent's handlers: each in a task of its own as soon as it waits, under its request's deadline, with a
+context that narrows.
 
 Step 16: whether the chain still holds is looked at once more right before a handler starts, at each item of a stream,
 and whenever the directory's log grows while a handler runs.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
@@ -25,6 +27,7 @@ from agentbus.runtime.agent import Agent, Handler
 from agentbus.runtime.alarms import Alarm
 from agentbus.runtime.caller import _Plain
 from agentbus.runtime.context import Context, _current
+from agentbus.runtime.eager import Row
 from agentbus.runtime.message import decode_request, encode_answer
 from agentbus.runtime.node import Node
 from agentbus.runtime.redaction import BUILT_IN
@@ -38,12 +41,12 @@ CODES: Final = {
 }
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class _Running:
-    task: asyncio.Task[None]
     permitted: Permitted
     exchange: Exchange
-    credit: asyncio.Event
+    task: asyncio.Task[Any] | None = None  # from when it began
+    credit: asyncio.Event | None = None  # of a stream
     verdict: AgentBusError | None = None
     alarm: Alarm | None = None
     why: str = ""  # how its handler ended
@@ -63,6 +66,7 @@ class Service:
     def __init__(self, agent: Agent[Any], node: Node, voice: Voice) -> None:
         self.agent, self.node, self.voice = agent, node, voice
         self._running: dict[bytes, _Running] = {}
+        self._row: Row[_Running] = Row(self._run, node.spawn)
         self.handlers = {**agent.handlers, **BUILT_IN}
         self._slots = {action: Slots(h.concurrency) for action, h in self.handlers.items()}
         self._stack = AsyncExitStack()
@@ -83,13 +87,16 @@ class Service:
     async def aclose(self, drain: float = 0.0) -> None:
         """Take nothing new, give what runs ``drain`` seconds, cancel the rest, leave the lifespan."""
         self._draining = True
-        tasks = [running.task for running in self._running.values()]
+        for _ in range(len(self._row) + 1 if drain > 0 else 0):
+            await asyncio.sleep(0)  # in each step at least one of those that were accepted begins
+        tasks = {running.task for running in self._running.values() if running.task is not None}
         if tasks and drain > 0:
             await asyncio.wait(tasks, timeout=drain)
         for running in list(self._running.values()):
             running.verdict = Cancelled("cancelled", f"{self.agent.name} is stopping", retryable=True)
-            running.task.cancel()
+            self._stop(running)
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # whoever was waiting is told, before there is nobody here who could sign it
         await self._stack.aclose()
         self.voice.handlers = None  # last: until then whoever asks is told that this agent is stopping
 
@@ -101,13 +108,19 @@ class Service:
         if self._draining:
             self._fail(exchange, Cancelled("cancelled", f"{self.agent.name} is stopping; ask again", retryable=True))
             return
-        credit = asyncio.Event()
-        task = self.node.spawn(self._run(asked.permitted, exchange))
-        running = self._running[exchange.digest] = _Running(task, asked.permitted, exchange, credit)
-        task.add_done_callback(lambda _: self._finished(running))
+        running = self._running[exchange.digest] = _Running(asked.permitted, exchange)
+        self._row.add(running)
+
+    def _stop(self, running: _Running) -> None:
+        """Cancel its handler; one that has not begun does not begin."""
+        if running.task is not None:
+            running.task.cancel()
+        else:
+            self._row.remove(running)
+            self._finished(running)
 
     def _finished(self, running: _Running) -> None:
-        """However the task ended, even before its first step: nobody is left without an answer, and nothing is kept."""
+        """However its handler ended, even before it began: nobody is left without an answer, and nothing is kept."""
         self._running.pop(running.exchange.digest, None)
         if running.alarm is not None:
             self.node.alarms.call_off(running.alarm)
@@ -124,17 +137,17 @@ class Service:
         if running is None:
             return
         if event.message.header.kind == Kind.CANCEL:
-            running.task.cancel()
-        else:
+            self._stop(running)
+        elif running.credit is not None:
             running.credit.set()
 
     def ended(self, event: Ended) -> None:
         """The deadline passed, or the caller is gone: nobody waits for the rest."""
         running = self._running.get(event.exchange.digest)
         if running is not None:
-            running.task.cancel()
+            self._stop(running)
 
-    def task_of(self, digest: bytes) -> asyncio.Task[None] | None:
+    def task_of(self, digest: bytes) -> asyncio.Task[Any] | None:
         """The task in which the handler of a message runs, while it does."""
         running = self._running.get(digest)
         return running.task if running is not None else None
@@ -146,12 +159,20 @@ class Service:
                 self._still_holds(running.permitted)
             except AgentBusError as error:
                 running.verdict = error
-                running.task.cancel()
+                self._stop(running)
 
     # ── one message ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _run(self, permitted: Permitted, exchange: Exchange) -> None:
-        header, running = permitted.message.header, self._running[exchange.digest]
+    async def _run(self, running: _Running, task: asyncio.Task[Any]) -> None:
+        running.task = task
+        try:
+            await self._handle(running)
+        finally:
+            self._finished(running)
+
+    async def _handle(self, running: _Running) -> None:
+        permitted, exchange = running.permitted, running.exchange
+        header = permitted.message.header
         try:
             handler = self._handler(header.action, exchange.kind)
             if exchange.ack == "sent":
@@ -159,7 +180,7 @@ class Service:
             elif exchange.kind is Kind.SEND:
                 self._receipt(exchange, "delivered")
             if exchange.done:  # its deadline still counts, though nobody waits
-                running.alarm = self.node.alarm(exchange.until, running.task.cancel)
+                running.alarm = self.node.alarm(exchange.until, partial(self._stop, running))
             slots = self._slots[header.action]
             if not slots.take():
                 await slots.wait(header.sender)
@@ -204,7 +225,8 @@ class Service:
         return told
 
     async def _stream(self, handler: Handler, request: Any, context: Any, running: _Running) -> bool:
-        exchange, credit, action = running.exchange, running.credit, running.permitted.message.header.action
+        exchange, action = running.exchange, running.permitted.message.header.action
+        credit = running.credit = asyncio.Event()
         items = handler.function(request, context)
         try:
             async for item in items:
