@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
@@ -142,14 +142,10 @@ class Bus(Caller):
 
     @asynccontextmanager
     async def _serve(self, agents: Sequence[Agent[Any]], drain: float = 0.0) -> AsyncIterator[None]:
-        started: list[Service] = []
-        try:
+        async with AsyncExitStack() as started:
             for agent in agents:
-                started.append(await self._start_service(agent))
+                started.push_async_callback(self._stop_service, await self._start_service(agent), drain)
             yield
-        finally:
-            for service in reversed(started):
-                await self._stop_service(service, drain)
 
     async def _start_service(self, agent: Agent[Any]) -> Service:
         who = self._node.name_id(agent.name)
@@ -172,7 +168,8 @@ class Bus(Caller):
         try:
             await service.aclose(drain)
         finally:
-            self._services.remove(service)
+            if service in self._services:  # not so where the bus was closed first
+                self._services.remove(service)
             self._node.set_rules(policy_of(self._services))
             if service.voice is not self._voice:
                 self._node.voices.leave(service.voice)
@@ -386,10 +383,11 @@ class Bus(Caller):
 
     async def aclose(self) -> None:
         """Stop serving, close the connection, leave nothing behind. Twice is harmless."""
-        for service in reversed(self._services):
-            await service.aclose()
-        self._services.clear()
-        await self._node.aclose()
+        async with AsyncExitStack() as rest:  # from the last to the first, whatever goes wrong meanwhile
+            rest.push_async_callback(self._node.aclose)
+            rest.callback(self._services.clear)
+            for service in self._services:
+                rest.push_async_callback(service.aclose)
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -158,25 +159,35 @@ class Node:
         self.recorder.opened(self.clock.now(), node=self.name, domain=self.source.trust.domain, software="agentbus")
 
     async def aclose(self) -> None:
-        """Say goodbye, close everything, leave nothing behind. Twice is harmless."""
+        """Say goodbye, close everything, leave nothing behind, whatever goes wrong meanwhile. Twice is harmless."""
         if self._closed:
             return
         self._closed = self.inbound.closed = self.again.closed = True
-        self.voices.leave_all()
+        async with AsyncExitStack() as rest:  # from the last to the first
+            rest.callback(self.recorder.log.close)
+            rest.callback(self._conclude_log)
+            rest.callback(self._give_up)
+            rest.push_async_callback(self.transport.aclose)
+            rest.push_async_callback(self.source.aclose)
+            rest.push_async_callback(self._end_tasks)
+            rest.callback(self.voices.leave_all)
+
+    async def _end_tasks(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.source.aclose()
-        await self.transport.aclose()
+
+    def _give_up(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         for waiter in list(self._waiters.values()):
             waiter.failed(AgentGone("agent.gone", "this bus was closed"))
         self._waiters.clear()
+
+    def _conclude_log(self) -> None:
         if self.recorder.log.size and self.recorder.failed is None:
             self.recorder.closed(self.clock.now())
             self.witnessing.save()
-        self.recorder.log.close()
 
     async def _keep_durable(self) -> None:
         """What was written survives a loss of power within a tenth of a second; a checkpoint covers it within one."""

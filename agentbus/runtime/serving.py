@@ -87,17 +87,25 @@ class Service:
     async def aclose(self, drain: float = 0.0) -> None:
         """Take nothing new, give what runs ``drain`` seconds, cancel the rest, leave the lifespan."""
         self._draining = True
-        for _ in range(len(self._row) + 1 if drain > 0 else 0):
-            await asyncio.sleep(0)  # in each step at least one of those that were accepted begins
+        async with AsyncExitStack() as rest:  # from the last to the first, whatever goes wrong meanwhile
+            rest.callback(self._take_nothing)
+            rest.push_async_callback(self._stack.aclose)
+            rest.push_async_callback(self._cancel_all)
+            for _ in range(len(self._row) + 1 if drain > 0 else 0):
+                await asyncio.sleep(0)  # in each step at least one of those that were accepted begins
+            tasks = {running.task for running in self._running.values() if running.task is not None}
+            if tasks and drain > 0:
+                await asyncio.wait(tasks, timeout=drain)
+
+    async def _cancel_all(self) -> None:
         tasks = {running.task for running in self._running.values() if running.task is not None}
-        if tasks and drain > 0:
-            await asyncio.wait(tasks, timeout=drain)
         for running in list(self._running.values()):
             running.verdict = Cancelled("cancelled", f"{self.agent.name} is stopping", retryable=True)
             self._stop(running)
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)  # whoever was waiting is told, before there is nobody here who could sign it
-        await self._stack.aclose()
+
+    def _take_nothing(self) -> None:
         self.voice.handlers = None  # last: until then whoever asks is told that this agent is stopping
 
     # ── what the node tells ──────────────────────────────────────────────────────────────────────────────────────
