@@ -11,7 +11,7 @@ from agentbus.delegation.chain import Authority
 from agentbus.log.replay import Asked
 from agentbus.replay.player import Player
 from agentbus.runtime.clock import SystemClock
-from agentbus.runtime.tape import Question, recorded_form
+from agentbus.runtime.tape import Question, close_source, recorded_form
 
 T = TypeVar("T")
 
@@ -41,8 +41,12 @@ class LivePlayer(Player):
     async def items(
         self, name: str, call: Callable[[], AsyncIterator[T]], of: TypeAdapter[T], given: Any
     ) -> AsyncIterator[T]:
-        async for value in call():
-            yield recorded_form(name, of, value)[1]
+        source = call()
+        try:
+            async for value in source:
+                yield recorded_form(name, of, value)[1]
+        finally:
+            await close_source(source)
 
     def _match(self, question: Question) -> Asked | None:
         return super()._match(question) or next(iter(self._alike(question)), None)

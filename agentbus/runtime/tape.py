@@ -203,11 +203,10 @@ class Recording:
         digest, began = argument_digest(given), self._clock.now()
         number = self._count(StepKind.CALL, check_name(name))
         try:
-            value = await call()
+            recorded, value = recorded_form(name, of, await call())
         except BaseException as error:
             self._fault(StepKind.CALL, name, error, given=digest, number=number, began=began)
             raise
-        recorded, value = recorded_form(name, of, value)
         self._write(StepKind.CALL, name, given=digest, number=number, began=began, result=recorded)
         return value
 
@@ -217,19 +216,22 @@ class Recording:
         digest = argument_digest(given)
         number = self._count(StepKind.ITEM, check_name(name))
         source = call()
-        while True:
-            began = self._clock.now()
-            try:
-                value = await anext(source)
-            except StopAsyncIteration:
-                self._write(StepKind.ITEM, name, given=digest, number=number, began=began, outcome=Outcome.EXHAUSTED)
-                return
-            except BaseException as error:
-                self._fault(StepKind.ITEM, name, error, given=digest, number=number, began=began)
-                raise
-            recorded, value = recorded_form(name, of, value)
-            self._write(StepKind.ITEM, name, given=digest, number=number, began=began, result=recorded)
-            yield value
+        try:
+            while True:
+                began = self._clock.now()
+                try:
+                    recorded, value = recorded_form(name, of, await anext(source))
+                except StopAsyncIteration:
+                    outcome = Outcome.EXHAUSTED
+                    self._write(StepKind.ITEM, name, given=digest, number=number, began=began, outcome=outcome)
+                    return
+                except BaseException as error:
+                    self._fault(StepKind.ITEM, name, error, given=digest, number=number, began=began)
+                    raise
+                self._write(StepKind.ITEM, name, given=digest, number=number, began=began, result=recorded)
+                yield value
+        finally:
+            await close_source(source)
 
     async def ask(self, question: Question, waiter: Waiting, send: Send) -> Exchange:
         noted = _Noted(waiter, self._lost)
@@ -274,11 +276,18 @@ class Recording:
     ) -> None:
         now = self._clock.now() if now is None else now
         if not self._recorder.pending:
-            asyncio.get_running_loop().call_soon(self._recorder.flush)
+            asyncio.get_running_loop().call_soon(self._recorder.flush_soon)
         self._recorder.step(
             self._digest, step, name, given=given, number=number or self._count(step, name),
             began=now if began is None else began, now=now, outcome=outcome, result=result,
         )  # fmt: skip
+
+
+async def close_source(source: AsyncIterator[Any]) -> None:
+    """End what a handler left early, where it can be ended: it may hold a connection."""
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        await close()
 
 
 def check_name(name: str) -> str:

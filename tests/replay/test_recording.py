@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from agentbus import Agent, AgentGone, Cancelled, Context, Denied, Problem, ProgrammingError, Request, StreamRequest
 from agentbus.crypto.merkle import leaf_hash
+from agentbus.errors import LogError
 from agentbus.log.entry import Outcome, Received, Sent, Step, StepKind, decode_entry
 from agentbus.runtime.faults import decode_fault, encode_fault
 from agentbus.testing import Network
@@ -231,6 +232,86 @@ async def test_a_step_that_cannot_be_recorded_fails(net: Network) -> None:
     async with net.serve(agent):
         await net.request("worker", Do())
     assert codes == ["usage.step"] * 4
+
+
+async def test_what_was_called_is_recorded_though_its_result_fits_no_type(net: Network) -> None:
+    """A replay takes it from the record, as a failure, and does not come to a step that is not there."""
+    agent = Agent("worker")
+
+    async def one() -> Any:
+        return "no number"
+
+    async def many() -> AsyncIterator[Any]:
+        yield 1
+        yield "no number"
+
+    @agent.handler
+    async def do(request: Do, ctx: Context) -> Got:
+        with suppress(ProgrammingError):
+            await ctx.step("one", one, type=int)
+        with suppress(ProgrammingError):
+            async for _ in ctx.steps("many", many, type=int):
+                pass
+        return Got()
+
+    async with net.serve(agent):
+        await net.request("worker", Do())
+    kept = [(s.step, s.name, s.outcome) for s in steps(net) if s.name in ("one", "many")]
+    assert kept == [
+        (StepKind.CALL, "one", Outcome.ERROR),
+        (StepKind.ITEM, "many", Outcome.RESULT),
+        (StepKind.ITEM, "many", Outcome.ERROR),
+    ]
+    codes = [decode_fault(result(net, s) or b"").code for s in steps(net) if s.outcome == Outcome.ERROR]  # type: ignore[attr-defined]
+    assert codes == ["usage.step"] * 2
+
+
+async def test_what_a_handler_leaves_early_is_ended(net: Network) -> None:
+    agent, ended = Agent("worker"), asyncio.Event()
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            for n in range(10):
+                yield n
+        finally:
+            ended.set()
+
+    held = numbers()  # no garbage while the test runs, so nothing but an explicit end ends it
+
+    @agent.handler
+    async def do(request: Do, ctx: Context) -> Got:
+        async for _ in ctx.steps("numbers", lambda: held, type=int):
+            break
+        await ended.wait()
+        return Got(text="ended")
+
+    async with net.serve(agent):
+        async with asyncio.timeout(5):
+            assert (await net.request("worker", Do())).text == "ended"
+
+
+async def test_a_log_that_fails_under_a_step_is_told_and_not_raised_into_the_loop(net: Network) -> None:
+    agent, stray = Agent("worker"), []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: stray.append(context))
+
+    async def one() -> int:
+        return 1
+
+    def full(entries: Any) -> None:
+        raise LogError("log.write", "no space left")
+
+    @agent.handler
+    async def do(request: Do, ctx: Context) -> Got:
+        net._node.recorder.log.append = full  # type: ignore[method-assign]
+        await ctx.step("one", one, type=int)
+        await asyncio.Event().wait()
+        return Got()
+
+    async with net.serve(agent):
+        with pytest.raises(LogError) as caught:
+            await net.request("worker", Do())
+    assert caught.value.code == "log.write"
+    assert stray == []
 
 
 def test_an_error_is_read_back_as_the_class_that_is_loaded_and_never_imported() -> None:
