@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from agentbus import Agent, AgentBusError, Authority, Context, Rejected, Request
+from agentbus.delegation.statements import directory_id
 from agentbus.log.entry import Received, decode_entry
 from agentbus.wire.header import Kind, decode_header
 from agentbus.wire.limits import LIMITS
@@ -85,3 +86,28 @@ async def test_nothing_is_accepted_after_the_receiver_saw_the_revocation(town: A
             above = chain[depth - 1]
             holder = alice if depth == 1 else buses[depth - 2].acting(above[1])
             assert await holder.request("worker", Work()) == Done()
+
+
+async def test_what_was_never_signed_is_over_at_once_and_nothing_of_it_is_on_the_record(net: Any) -> None:
+    """Laid out, and its sender revoked before it was signed: it counts for nothing, and no receipt names it later."""
+    worker = Agent("worker")
+
+    @worker.handler
+    async def work(request: Work, ctx: Context) -> Done:
+        return Done()
+
+    async with net.serve(worker):
+        await net.attacker.request("worker", Work())
+        node, handle = net.attacker.node, net.attacker.voice.instance.handle
+        before = node.recorder.log.size
+        asking = asyncio.ensure_future(net.attacker.request("worker", Work(), timeout=5))
+        await asyncio.sleep(0)
+        net._core.revoke(
+            "instance", handle, revoker=directory_id(net._core.domain), reason="x", now=net.clock.now()
+        )  # fmt: skip
+        with pytest.raises(Rejected) as caught:
+            await asking
+        assert caught.value.code == "reject.revoked"
+        assert len(node._engine.exchanges) == 0
+        await net.advance(6)
+        assert node.recorder.log.size == before
