@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CODES: Final = {
     "usage.handler": "A handler is `async def handler(request: MyRequest, ctx: Context) -> MyReply`.",
+    "usage.concurrency": "How many of a handler may run at once is a whole number, and at least 1.",
     "usage.handler_twice": "One agent has two handlers for one message type.",
 }
 
@@ -109,8 +110,11 @@ class Agent(Generic[S]):
             requires_user: Refuse chains that do not begin with a user.
 
         Raises:
-            ProgrammingError: ``usage.handler``, ``usage.handler_twice``, ``usage.no_reply_type``.
+            ProgrammingError: ``usage.handler``, ``usage.handler_twice``, ``usage.no_reply_type``, ``usage.type``,
+                ``usage.concurrency``, ``usage.scope``.
         """
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise ProgrammingError("usage.concurrency", f"concurrency={concurrency!r}: a whole number, and at least 1")
         if isinstance(scopes, str):
             raise ProgrammingError("usage.scope", f"scopes are a list: scopes=[{scopes!r}]")
         rule = Rule(tuple(map(check_scope_name, scopes)), requires_user)

@@ -106,7 +106,7 @@ class Caller:
 
         Raises:
             AgentNotFound, AgentGone, HandlerMissing, HandlerFailed, RequestInvalid, ReplyInvalid, DeadlineExceeded,
-            Backpressure, Denied, Rejected, Unavailable, Problem.
+            Backpressure, Denied, Rejected, Unavailable, Problem. ProgrammingError: ``usage.*``.
         """
         if not isinstance(message, Request):
             todo = "send it instead" if isinstance(message, BaseModel) else "ask with an instance of one"

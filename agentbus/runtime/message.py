@@ -15,11 +15,13 @@ from agentbus.errors import ProgrammingError, ReplyInvalid, RequestInvalid
 CODES: Final = {
     "request.invalid": "The body does not fit the message type.",
     "reply.invalid": "The reply does not fit the type that the request names.",
+    "usage.type": "A message type has 1 to 256 characters: the class's name, its `message_type`, or what Raw is given.",
     "usage.no_reply_type": "The class does not say what answers it: write Request[Reply] or StreamRequest[Item].",
 }
 
 R = TypeVar("R")
 T = TypeVar("T")
+TYPE_LENGTH: Final = 256  # characters, as the header has room for
 
 
 class Request(BaseModel, Generic[R]):
@@ -61,11 +63,19 @@ class RawStream(StreamRequest[dict[str, Any]]):
 
 
 def type_of(message: BaseModel | type[BaseModel]) -> str:
-    """The message type on the wire: ``message_type``, or the class's name."""
+    """The message type on the wire: ``message_type``, or the class's name.
+
+    Raises:
+        ProgrammingError: ``usage.type``.
+    """
     if isinstance(message, Raw | RawStream):
-        return message._type
-    cls = message if isinstance(message, type) else type(message)
-    return cast(str, getattr(cls, "message_type", "")) or cls.__name__
+        name = message._type
+    else:
+        cls = message if isinstance(message, type) else type(message)
+        name = getattr(cls, "message_type", "") or cls.__name__
+    if not isinstance(name, str) or not 0 < len(name) <= TYPE_LENGTH:
+        raise ProgrammingError("usage.type", f"{name!r:.80} is no message type: 1 to {TYPE_LENGTH} characters")
+    return name
 
 
 def encode_body(message: BaseModel) -> bytes:

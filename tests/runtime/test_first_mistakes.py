@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from agentbus import Agent, AgentBusError, Bus, Context, Raw, Request, StreamRequest, current_context
+from agentbus import Agent, AgentBusError, Bus, Context, Raw, RawStream, Request, StreamRequest, current_context
 from agentbus.runtime import loop
 
 
@@ -111,6 +111,19 @@ def a_bad_scope(agent: Agent) -> None:
     agent.handler(scopes=["Docs Read"])
 
 
+def none_at_once(agent: Agent) -> None:
+    agent.handler(concurrency=0)
+
+
+def a_type_that_is_too_long(agent: Agent) -> None:
+    class Long(Request[Done]):
+        message_type = "x" * 257
+
+    @agent.handler
+    async def long(request: Long, ctx: Context) -> Done:
+        return Done()
+
+
 WRITING: list[tuple[Callable[[Agent], None], str, str]] = [
     (
         not_async,
@@ -127,6 +140,8 @@ WRITING: list[tuple[Callable[[Agent], None], str, str]] = [
     (no_reply_type, "usage.no_reply_type", r"write Request\[Reply\] or StreamRequest\[Item\]"),
     (scopes_as_text, "usage.scope", r"scopes=\['docs:read'\]"),
     (a_bad_name, "malformed.id", r"'My Agent' is no name; use lower-case letters"),
+    (none_at_once, "usage.concurrency", r"concurrency=0: a whole number, and at least 1"),
+    (a_type_that_is_too_long, "usage.type", r"'xxx.* is no message type: 1 to 256 characters"),
     (a_bad_scope, "malformed.scope", r"no scope such as docs:read"),
 ]
 
@@ -172,6 +187,19 @@ async def asking_with_an_unknown_field(bus: Any, alice: Any) -> None:
     await alice.request("helper", Raw("Work", {"m": 1}))
 
 
+async def asking_for_no_type(bus: Any, alice: Any) -> None:
+    await alice.request("helper", Raw("", {}))
+
+
+async def sending_a_type_that_is_too_long(bus: Any, alice: Any) -> None:
+    await alice.send("helper", Raw("x" * 257, {}))
+
+
+async def a_stream_of_no_type(bus: Any, alice: Any) -> None:
+    async with alice.stream("helper", RawStream("", {})):
+        raise AssertionError("opened")
+
+
 async def a_stream_that_was_not_opened(bus: Any, alice: Any) -> None:
     await anext(alice.stream("helper", Count()))
 
@@ -206,6 +234,9 @@ USING: list[tuple[Callable[[Any, Any], Awaitable[None]], str, str]] = [
     (asking_for_ever, "usage.timeout", r"timeout=3600: more than 0 and at most 600 seconds"),
     (asking_without_the_scope, "denied.scope", r"link 0 to user/bob does not grant docs:read"),
     (asking_with_an_unknown_field, "request.invalid", r"m: Extra inputs are not permitted"),
+    (asking_for_no_type, "usage.type", r"'' is no message type: 1 to 256 characters"),
+    (sending_a_type_that_is_too_long, "usage.type", r"'xxx.* is no message type: 1 to 256 characters"),
+    (a_stream_of_no_type, "usage.type", r"'' is no message type"),
     (a_stream_that_was_not_opened, "usage.stream", r"`async with bus.stream\(...\) as items:`"),
     (serving_twice, "usage.served_twice", r"helper is being served on this bus"),
     (acting_with_what_is_somebody_elses, "denied.not_holder", r"held by user/bob; this bus speaks for local"),
