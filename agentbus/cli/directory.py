@@ -167,7 +167,7 @@ def operator(data: Path | None, as_json: bool) -> None:
 
 @directory.command("backup")
 @click.argument("to", type=click.Path(path_type=Path))
-@click.option("--with-root-key", is_flag=True, help="The root key, too, if it is with the directory.")
+@click.option("--with-root-key", is_flag=True, help="The root key, too.")
 @data_option
 @json_option
 def backup(to: Path, with_root_key: bool, data: Path | None, as_json: bool) -> None:

@@ -99,24 +99,25 @@ def back_up(folder: Path, to: Path, *, root: bool = False) -> int:
     Args:
         folder: The directory's ``DIR``.
         to: A folder that is not there yet.
-        root: Copy the root key, too, if it is there.
+        root: Copy the root key, too.
 
     Returns:
         How many entries were copied.
 
     Raises:
-        ConfigError: ``config.backup``, ``config.no_directory``.
+        ConfigError: ``config.backup``, ``config.no_directory``, ``config.root_away``.
     """
     if to.exists():
         raise ConfigError("config.backup", f"{to} exists; name a folder that does not")
     if not (folder / "keys" / ONLINE).exists() or not (folder / "directory" / FILE).exists():
         raise ConfigError("config.no_directory", f"no directory in {folder}; name its folder with --data")
+    if root and not (folder / "keys" / ROOT).exists():  # a backup that lacks it would be believed to hold it
+        raise ConfigError("config.root_away", f"no root key at {folder / 'keys' / ROOT}; back up without it")
     fresh = to.with_name(f"{to.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     for part in ("keys", "directory"):
         (fresh / part).mkdir(parents=True, mode=0o700)
-    names = [ONLINE, *([ROOT] if root and (folder / "keys" / ROOT).exists() else [])]
-    for name in names:
+    for name in (ONLINE, ROOT) if root else (ONLINE,):
         _copy_secret(folder / "keys" / name, fresh / "keys" / name)
     for name in (FILE, GRANTED):
         _copy_database(folder / "directory" / name, fresh / "directory" / name)

@@ -226,6 +226,9 @@ def test_a_backup_is_a_directory_and_nothing_of_the_root_key_unless_asked(data: 
     assert (tmp_path / "c" / "keys" / "root.json").exists()
     assert survival.digest(load(DirectoryData(tmp_path / "b")).trust) == survival.digest(core.trust)
     refused("config.backup", survival.back_up, data.folder, tmp_path / "b")
+    (data.folder / "keys" / "root.json").rename(tmp_path / "root.json")
+    refused("config.root_away", lambda: survival.back_up(data.folder, tmp_path / "d", root=True))
+    assert not (tmp_path / "d").exists()
     refused("config.no_directory", survival.back_up, tmp_path / "home", tmp_path / "d")
 
 
