@@ -36,8 +36,12 @@ from agentbus.runtime.trust_cache import TrustCache
 from agentbus.transport.base import Transport
 
 CODES: Final = {
+    "config.node_names": "So many nodes of one identity run on this machine that there is no name left for another.",
     "config.no_identity": "Nobody speaks: pass identity=, set AGENTBUS_IDENTITY, or enrol with `agentbus agent enrol`.",
 }
+
+
+NAMES: Final = 64  # that the nodes of one identity may have on one machine; the directory keeps no more, either
 
 
 async def speaking_as(of: Identity | str | None, url: BusUrl) -> Identity:
@@ -83,11 +87,14 @@ async def connect_bus(
     """A bus over ZeroMQ with its log in files: what :meth:`Bus.connect` does once everything is known.
 
     A node is named after its identity; where a running node has that name, ``-2``, ``-3`` and so on.
+
+    Raises:
+        ConfigError: ``config.node_names``. LogError, Unavailable, Rejected, DirectoryRefused.
     """
     clock = clock or SystemClock()
     base = identity.id.name if identity.id.kind == "agent" else f"{identity.id.kind}-{identity.id.name}"
     async with AsyncExitStack() as undo:
-        for attempt in range(1, 65):
+        for attempt in range(1, NAMES + 1):
             name = base if attempt == 1 else f"{base}-{attempt}"
             carrier = transport or zmq_transport(identity.curve, listen=listen, advertise=advertise)
             try:
@@ -123,7 +130,9 @@ async def connect_bus(
                 continue
             undo.pop_all()
             return bus
-    raise ConfigError("config.no_identity", f"64 nodes are called {base}")
+    raise ConfigError(
+        "config.node_names", f"the names {base} to {base}-{NAMES} are all in use: stop one of these nodes"
+    )
 
 
 def run_agent(agent: Agent[Any], name: str | None = None, ready: Callable[[Bus], Any] | None = None) -> None:

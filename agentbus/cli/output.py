@@ -21,6 +21,7 @@ R = TypeVar("R")
 CODES: Final = {
     "usage.command_line": "No such command, option or argument; `agentbus COMMAND --help` says how it is used.",
     "config.path": "A file or folder that was named, or AGENTBUS_HOME, cannot be read or written.",
+    "unavailable.system": "The system refused something or broke it off: a connection, a file descriptor, a disk.",
     "internal.fault": "A fault in agentbus itself; AGENTBUS_DEBUG=1 shows where.",
 }
 
@@ -86,9 +87,10 @@ def _describe(error: BaseException) -> tuple[str, str, dict[str, Any], int]:
         return "usage.command_line", _misuse(error), {}, 2
     if isinstance(error, OSError):
         why = error.strerror or type(error).__name__
-        what = f"{error.filename} cannot be used: {why}" if error.filename else why
+        if not error.filename:  # nothing that was named is to blame
+            return "unavailable.system", f"the system does not let this command go on: {why}; try again", {}, 1
         todo = "mend its permissions, or name another" if isinstance(error, PermissionError) else "name another"
-        return "config.path", f"{what}; {todo}", {}, 2
+        return "config.path", f"{error.filename} cannot be used: {why}; {todo}", {}, 2
     if type(error).__name__ == "ValidationError":  # pydantic's, of a request that was made of this command's options
         first = getattr(error, "errors", list)()[0]
         return "request.invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", {}, 2

@@ -27,6 +27,12 @@ CODES: Final = {
 }
 
 
+_ROTATION: Final = {  # beside itself, nothing in its entry can be invalid but the new key
+    "reject.rotation": "directory.rotation",
+    "reject.statement_invalid": "directory.key_seen",
+}
+
+
 def require_expendable(directory: Directory, who: str) -> None:
     """Return when the trust domain goes on without ``who``.
 
@@ -52,13 +58,16 @@ def rotate(directory: Directory, payload: list[Any], *, now: int) -> Rotation:
         DirectoryRefused: ``directory.rotation``, ``directory.key_seen``, ``directory.unknown``.
         InvalidKey: the new key is weak.
         Malformed: this is no rotation.
+        Rejected: the directory's own entry is not good.
     """
     rotation = Rotation.decode(payload[0])
     record = directory.known(rotation.principal)
     try:
         directory.write(now, [("rotate", record.id, payload)])
     except Rejected as error:
-        code = "directory.rotation" if error.code == "reject.rotation" else "directory.key_seen"
+        code = _ROTATION.get(error.code)
+        if code is None:  # nothing is wrong with the rotation
+            raise
         raise DirectoryRefused(code, error.message) from error
     return rotation
 

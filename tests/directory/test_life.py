@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,6 +99,12 @@ def test_nobody_rotates_back_to_a_known_key(registry: Registry) -> None:
         with pytest.raises(DirectoryRefused) as caught:
             life.rotate(registry.core, payload, now=registry.now)
         assert caught.value.code in ("directory.rotation", "directory.key_seen")
+
+
+def test_what_is_wrong_with_the_directory_is_not_called_the_rotations_fault(registry: Registry) -> None:
+    planner = registry.enrol("planner")
+    registry.core.keys = replace(registry.core.keys, identity=SigningKey(seed("no online key")))
+    refused("reject.statement_signer", registry.rotate, planner)
 
 
 @pytest.mark.parametrize(
