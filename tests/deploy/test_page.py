@@ -61,13 +61,22 @@ def test_systemd_accepts_the_unit(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0 and said == [], done.stderr
 
 
+def test_the_containers_user_may_write_where_it_has_to() -> None:
+    """A volume gets owner and mode of what the image has at its place: made by VOLUME alone, it would be root's."""
+    image = re.search(r"```dockerfile\n(.*?)```", PAGE, re.DOTALL)
+    assert image is not None
+    steps = ("install -d -o agent -m 700 /data", "USER 10001", "VOLUME /data")
+    made, user, volume = (image[1].find(step) for step in steps)
+    assert -1 < made < user < volume and "--uid 10001 agent" in image[1]
+
+
 def agentbus_lines() -> list[list[str]]:
     """Every ``agentbus …`` of the page: shell blocks, units, the Containerfile's arrays."""
     lines = [line for block in SHELL for line in block.replace("\\\n", " ").splitlines()]
     lines += [service for name in UNITS for service in unit(name)["Service"].values()]
     found = []
     for line in lines:
-        words = shlex.split(line)
+        words = shlex.split(line.partition(" > ")[0])
         programs = [i for i, word in enumerate(words) if word.endswith("agentbus") and not word.startswith("-")]
         found += [words[i + 1 :] for i in programs[:1]]
     found += [re.findall(r'"([^"]*)"', array)[1:] for array in re.findall(r'CMD (\["agentbus".*?\])', PAGE)]
