@@ -177,7 +177,7 @@ class Bus(Caller):
     async def _seat(self, agent: Agent[Any], who: PrincipalId) -> Voice:
         if who == self._voice.identity.id:
             return self._voice
-        return await self._node.enter(Identity.load(agent.name))
+        return await self._node.enter(await asyncio.to_thread(Identity.load, agent.name))  # a passphrase takes its time
 
     async def _describe(self, service: Service) -> None:
         """Tell the directory what this agent answers: its own claim, for discovery."""

@@ -61,7 +61,7 @@ async def speaking_as(of: Identity | str | None, url: BusUrl) -> Identity:
         raise ConfigError("config.no_identity", "pass identity=, or set AGENTBUS_IDENTITY to a name enrolled here")
     file = os.environ.get("AGENTBUS_ENROLMENT_TOKEN_FILE")
     if not file or key_path(name).exists():
-        return Identity.load(name)
+        return await asyncio.to_thread(Identity.load, name)  # a passphrase takes its time
     return await enrol_identity(name, _token(file, name), str(url))
 
 
@@ -167,8 +167,8 @@ async def enrol_identity(
         raise KeyFileError("key.exists", f"{path} exists: {name} is enrolled on this machine already")
     passphrase = passphrase or passphrase_from_environment()
     if passphrase is not None:
-        file = KeyFile(path, Lock.of(passphrase, os.urandom(SALT)))
-    earlier = _earlier_try(file, replacing=path.exists())
+        file = KeyFile(path, await asyncio.to_thread(Lock.of, passphrase, os.urandom(SALT)))
+    earlier = await asyncio.to_thread(_earlier_try, file, replacing=path.exists())
     if earlier is not None and await _was_taken(where, earlier):
         return earlier
     if earlier is None:
@@ -192,7 +192,7 @@ async def _was_taken(where: BusUrl, earlier: Identity) -> bool:
             active = source.trust.active_key(earlier.id)
             taken = active is not None and active.key.id == earlier.key.id
             if taken:
-                earlier.current(source.trust)
+                await asyncio.to_thread(earlier.current, source.trust)
             return taken
     except Unavailable:
         return False  # their CURVE key is not admitted
