@@ -346,7 +346,7 @@ class Engine:
         if header.kind not in TRANSITIONS:
             raise HandlerMissing("handler.missing", f"this node takes no {Kind(header.kind).name.lower()}s")
         permitted = decide(message, trust=trust, policy=policy, now=now, age=age)  # (14)
-        self.exchanges.require_room()
+        self.exchanges.require_room(sender=header.sender)
         self._window.add(header, now=now, mono=mono)  # (15)
         party = Party(header.sender, header.sender_instance, header.recipient_instance or b"")
         ack = _ack(header.extensions) if header.extensions else "handled"

@@ -1,30 +1,35 @@
 """All exchanges of one node: those that are open, in either role, and the newest that are over.
 
 Rule 1: whoever is over leaves its table at once, whatever ended it.
-Rule 2: everything is bounded: how many are open, how many one instance may be asked at once, how many are remembered.
-Rule 3: when a connection breaks, what has one answer may go on over another: the same frame, the same answer, again.
+Rule 2: everything is bounded: how many are open, how many one instance may be asked at once, how many one principal may
+have open here, how many are remembered. What one peer says pushes out nothing that is kept of another.
+Rule 3: when a connection breaks, what has one answer may go on over another: the same frame, the same answer, again. So
+frames of open questions and of final answers are kept.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import Counter
 from typing import Any, Final
 
 from agentbus.errors import Backpressure
 from agentbus.protocol.events import Cut, Ended
 from agentbus.protocol.exchange import Exchange
-from agentbus.protocol.kept import Kept
 from agentbus.protocol.opening import Party
+from agentbus.protocol.shares import Shares
 from agentbus.wire.header import Kind
 
 CODES: Final = {
     "backpressure.exchanges": "Too many exchanges are open on this node; wait for some to end.",
     "backpressure.peer": "The peer takes no more for now. Nothing was sent.",
+    "backpressure.sender": "As many exchanges of this sender are open on the node that it asks as may be; try later.",
 }
 
 OPEN: Final = 100_000  # exchanges, both roles together
 OVER: Final = 8192  # exchanges that are over and still known
+KEPT: Final = 64 * 1024 * 1024  # bytes of frames that may have to be sent again
+SERVED: Final = 8192  # exchanges that one principal may have open here; what four of its processes ask one instance
 UNDER_WAY: Final = 2048  # exchanges that one instance may be asked at once: half of what a peer lets wait
 AGAIN: Final = 2  # times that a frame is sent again after its connection broke
 REPEATS: Final = 4  # times that an answer is repeated; who asks more often is no honest peer with a bad line
@@ -42,10 +47,11 @@ class Exchanges:
         self._most = most
         self._asked: dict[bytes, Exchange] = {}  # this side opened
         self._serving: dict[bytes, Exchange] = {}  # the other side opened
-        self._over: OrderedDict[tuple[str, bytes], Exchange] = OrderedDict()
+        self._over: Shares[tuple[str, bytes], Exchange] = Shares(OVER)
         self._deadlines: list[tuple[int, int, Exchange]] = []
         self._under_way: dict[bytes, int] = {}  # by the instance that is asked
-        self._kept = Kept()
+        self._served: Counter[str] = Counter()  # by the principal that asks
+        self._kept: Shares[tuple[str, bytes], bytes] = Shares(KEPT)
         self._count = 0
 
     def __len__(self) -> int:
@@ -63,12 +69,21 @@ class Exchanges:
 
     # ── one exchange's way ───────────────────────────────────────────────────────────────────────────────────────
 
-    def require_room(self, to: bytes | None = None, name: str = "") -> None:
-        """Return when one more exchange may be opened; ``to``: with the instance that is asked.
+    def require_room(self, to: bytes | None = None, name: str = "", *, sender: str = "") -> None:
+        """Return when one more exchange may be opened.
+
+        Args:
+            to: The instance that is asked, where this side asks.
+            name: Whose it is.
+            sender: The principal that asks, where this side is asked.
 
         Raises:
-            Backpressure: ``backpressure.exchanges``, ``backpressure.peer``.
+            Backpressure: ``backpressure.exchanges``, ``backpressure.peer``, ``backpressure.sender``.
         """
+        if self._served[sender] >= SERVED:
+            raise Backpressure(
+                "backpressure.sender", f"{SERVED} exchanges of {sender} are open here; wait for some to end"
+            )
         if len(self) >= self._most:
             raise Backpressure("backpressure.exchanges", f"{self._most} exchanges are open")
         if to is not None and self._under_way.get(to, 0) >= UNDER_WAY:
@@ -82,6 +97,7 @@ class Exchanges:
             self._under_way[to] = self._under_way.get(to, 0) + 1
         else:
             self._serving[exchange.digest] = exchange
+            self._served[exchange.party.principal] += 1
         self._count += 1
         heapq.heappush(self._deadlines, (exchange.until, self._count, exchange))
         if len(self._deadlines) > 4 * len(self) + 1024:  # mostly exchanges that ended long before they had to
@@ -107,16 +123,17 @@ class Exchanges:
         if not exchange.done:
             return
         if exchange.role == "callee":
-            self._serving.pop(exchange.digest, None)
+            if self._serving.pop(exchange.digest, None) is not None:
+                self._served[exchange.party.principal] -= 1
+                if not self._served[exchange.party.principal]:
+                    del self._served[exchange.party.principal]
         elif self._asked.pop(exchange.digest, None) is not None:
-            self._kept.drop("caller", exchange.digest)
+            self._kept.pop(("caller", exchange.digest))
             left = self._under_way.pop(exchange.party.instance, 0) - 1
             if left > 0:
                 self._under_way[exchange.party.instance] = left
-        self._over[exchange.role, exchange.digest] = exchange
-        if len(self._over) > OVER:
-            (role, digest), _ = self._over.popitem(last=False)
-            self._kept.drop(role, digest)
+        for key in self._over.put(exchange.party.principal, (exchange.role, exchange.digest), exchange):
+            self._kept.pop(key)
 
     def end(self, exchange: Exchange, how: str) -> bool:
         """End an exchange without a message: ``lose``, ``cancel`` or ``expire``; False when it was over already."""
@@ -146,7 +163,8 @@ class Exchanges:
     def keep(self, exchange: Exchange, frame: bytes) -> None:
         """Keep the frame of an open question or of a final answer: it may have to be sent again."""
         if exchange.kind in _ONCE and (exchange.role == "callee" or not exchange.done):
-            self._kept.put(exchange.role, exchange.digest, frame)
+            key = (exchange.role, exchange.digest)
+            self._kept.put(exchange.party.principal, key, frame, len(frame))
 
     def lose(self, route: Any) -> list[Ended | Cut]:
         """The connection behind ``route`` is gone: a stream over it has ended, the rest may go on over another."""
@@ -159,7 +177,7 @@ class Exchanges:
         return events
 
     def _may_go_again(self, exchange: Exchange) -> bool:
-        return exchange.tries < AGAIN and self._kept.get("caller", exchange.digest) is not None
+        return exchange.tries < AGAIN and self._kept.get(("caller", exchange.digest)) is not None
 
     def send_again(self, exchange: Exchange, route: Any) -> bytes | None:
         """The frame of an open question, to be offered to ``route``; None when it cannot be sent again."""
@@ -167,7 +185,7 @@ class Exchanges:
             return None
         exchange.route, exchange.unheard = route, True
         exchange.tries += 1
-        return self._kept.get("caller", exchange.digest)
+        return self._kept.get(("caller", exchange.digest))
 
     def repeat(self, digest: bytes, *, route: Any, peer: bytes | None) -> tuple[Exchange, bytes | None] | None:
         """What to say to whoever sends a message again that was accepted here.
@@ -187,4 +205,4 @@ class Exchanges:
         if exchange.tries > REPEATS:
             return None
         exchange.route = route
-        return exchange, self._kept.get("callee", digest) if exchange.done else None
+        return exchange, self._kept.get(("callee", digest)) if exchange.done else None

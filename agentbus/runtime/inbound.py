@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from agentbus.delegation.decide import Policy
 from agentbus.delegation.messages import VerifiedMessage
@@ -61,10 +62,11 @@ def cut(frame: bytes) -> Parts:
 
 @dataclass(slots=True)
 class Account:
-    """What is kept of one connection: frames that wait for a look-up, and how often it misbehaved."""
+    """What is kept of one connection: frames behind a look-up, until their turn, and how often it misbehaved."""
 
     held: deque[bytes] = field(default_factory=deque)
     held_bytes: int = 0
+    turns: int = 0  # turns that were given to them and have not come
     looking: bool = False
     bad: float = 0.0
     bad_at: int = 0
@@ -104,7 +106,8 @@ class Inbound:
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
     ) -> None:
         self.policy = Policy("0")
-        self.accounts: dict[int, Account] = {}
+        self.accounts: WeakKeyDictionary[Connection, Account] = WeakKeyDictionary()
+        """What is kept of each connection, as long as there is anything of it: a frame may be judged after its end."""
         self._engine, self._source, self._recorder, self._clock = engine, source, recorder, clock
         self._deliver, self._repeated, self._wake, self._spawn = deliver, repeated, wake, spawn
         self._sightings: Sightings[Connection] = Sightings()
@@ -138,8 +141,7 @@ class Inbound:
             self.charge(connection, LATE)
 
     def lost(self, connection: Connection) -> None:
-        """A connection is gone, and with it what was kept of it; what it sent before is still judged in its turn."""
-        self.accounts.pop(connection.id, None)
+        """A connection is gone; what it sent before is still judged in its turn."""
         if not connection.dialled:
             self._sightings.lost(connection)
 
@@ -153,10 +155,15 @@ class Inbound:
             connection.drop()
 
     def _account(self, connection: Connection) -> Account:
-        account = self.accounts.get(connection.id)
+        account = self.accounts.get(connection)
         if account is None:
-            account = self.accounts[connection.id] = Account()
+            account = self.accounts[connection] = Account()
         return account
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_turns)
 
     def _take_turns(self) -> None:
         """One step of the loop: so many frames, whoever's turn it is, and then others of this process."""
@@ -166,8 +173,7 @@ class Inbound:
         self._look_around()
         fresh, self._fresh = self._fresh, []  # they came while no other waited
         if fresh or self._turns.waiting:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._take_turns)
+            self._schedule()
             self._judge(fresh or self._turns.step(AT_ONCE, crowd=self._crowd))
 
     def _judge(self, items: list[_Item]) -> None:
@@ -213,13 +219,34 @@ class Inbound:
 
     def _admit(self, connection: Connection, frame: bytes, parts: Parts, accepted: list[_Accepted]) -> None:
         account = self._account(connection)
-        if not account.looking:
+        if not account.looking and not account.held:
             self._open(connection, account, frame, parts, accepted, looked=0)
         elif len(account.held) < HELD and account.held_bytes + len(frame) <= HELD_BYTES:
             account.held.append(frame)
             account.held_bytes += len(frame)
+            if not account.looking:
+                self._give_turns(connection, account)
         else:
             connection.drop()
+
+    def _give_turns(self, connection: Connection, account: Account) -> None:
+        """Frames that were held go before what came after them, and otherwise wait like any other."""
+        without = list(account.held)[account.turns :]
+        account.turns += len(without)
+        turns: list[tuple[int, _Item]] = [(len(frame), (connection, b"", self._admit_held)) for frame in without]
+        self._turns.push_first(connection.peer or connection.id, turns)
+        self._schedule()
+
+    def _admit_held(self, connection: Connection, _: bytes) -> None:
+        """The turn of the first frame that is held; while it is looked up for another, there will be another turn."""
+        account = self._account(connection)
+        account.turns -= 1
+        if account.held and not account.looking:
+            frame = account.held.popleft()
+            account.held_bytes -= len(frame)
+            accepted: list[_Accepted] = []
+            self._open(connection, account, frame, cut(frame), accepted, looked=0)
+            self._finish(accepted)
 
     def _open(
         self, connection: Connection, account: Account, frame: bytes, parts: Parts, accepted: list[_Accepted], *,
@@ -284,11 +311,9 @@ class Inbound:
             if not self.closed:
                 accepted: list[_Accepted] = []
                 self._open(connection, account, frame, parts, accepted, looked=looked + 1)
-                while account.held and not account.looking:
-                    waited = account.held.popleft()
-                    account.held_bytes -= len(waited)
-                    self._open(connection, account, waited, cut(waited), accepted, looked=0)
                 self._finish(accepted)
+                if not account.looking:
+                    self._give_turns(connection, account)
 
     def _refused(self, connection: Connection, frame: bytes, event: Refused, now: int) -> None:
         code = event.error.code

@@ -10,7 +10,7 @@ Rule 4: frames of one connection keep their order.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Final, Generic, TypeVar
 
 CODES: Final = {
@@ -49,6 +49,19 @@ class Turns(Generic[T]):
         self._queues: dict[Hashable, _Queue[T]] = {}
         self._order: deque[Hashable] = deque()
         self.waiting = 0
+
+    def push_first(self, key: Hashable, items: Sequence[tuple[int, T]]) -> None:
+        """Let items, each with its size, wait before everything of ``key`` that waits: they have waited, in a bound of
+        their own."""
+        if not items:
+            return
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _Queue()
+            self._order.append(key)
+        queue.items.extendleft(reversed(items))
+        queue.bytes += sum(size for size, _ in items)
+        self.waiting += len(items)
 
     def push(self, key: Hashable, item: T, size: int) -> bool:
         """Let ``item`` of ``size`` bytes wait for ``key``'s turn.

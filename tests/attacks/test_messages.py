@@ -7,6 +7,7 @@ asserts the exact code on the victim's record and that no handler ran.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,8 +18,8 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.protocol.sealing import Draft
 from agentbus.runtime import problems
-from agentbus.runtime.inbound import BAD_FRAMES, HELD_BYTES, cut
-from agentbus.wire.frame import ENVELOPE, decode_proof, encode_frame, encode_proof
+from agentbus.runtime.inbound import AT_ONCE, BAD_FRAMES, HELD_BYTES, cut
+from agentbus.wire.frame import ENVELOPE, decode_frame, decode_proof, encode_frame, encode_proof
 from agentbus.wire.header import Header, Kind, decode_header, encode_header
 from agentbus.wire.limits import LIMITS, SECOND
 
@@ -90,7 +91,7 @@ async def test_one_bit_in_every_byte_of_a_frame(net: Any, bank: Bank) -> None:
     received = net.verdicts().count("ok")
     for at in range(len(captured.frame)):
         turned = net.attacker.flip(captured.frame, at, at % 8)
-        peer = node.inbound.accounts.get(captured.connection.id)
+        peer = node.inbound.accounts.get(captured.connection)
         if peer is not None:
             peer.bad = 0.0  # another connection each time, as far as the bucket goes
         node.received(captured.connection, turned)
@@ -105,7 +106,7 @@ async def test_one_bit_in_every_byte_of_a_frame_that_was_never_delivered(net: An
     bodies = len(frame)
     for at in range(bodies):
         for bit in (0, 3, 7):
-            peer = net._node.inbound.accounts.get(net.attacker.connection().id)
+            peer = net._node.inbound.accounts.get(net.attacker.connection())
             assert peer is None or peer.bad <= BAD_FRAMES
             net._node._engine.receive(
                 net.attacker.flip(frame, at, bit), route=None, peer=net.attacker.node._curve_key,
@@ -576,7 +577,7 @@ async def test_what_waits_for_a_look_up_is_bounded_in_bytes(net: Any, bank: Bank
     captured, node = net.attacker.capture("Quote", sender="mallory"), net._node
     unknown = net.attacker.forge("bank", Quote(), edit=lambda header: header._replace(sender_key=b"?" * 32))
     captured.sink.received(captured.connection, unknown)
-    account = node.inbound.accounts[captured.connection.id]
+    account = node.inbound.accounts[captured.connection]
     assert account.looking
     largest = bytes([ENVELOPE]) * LIMITS.frame
     for _ in range(64):
@@ -585,3 +586,69 @@ async def test_what_waits_for_a_look_up_is_bounded_in_bytes(net: Any, bank: Bank
     await net.settle()
     assert not captured.connection.offer(unknown)  # it was dropped
     assert account.held_bytes == len(account.held) == 0
+
+
+async def test_what_was_held_behind_a_look_up_takes_turns_and_keeps_its_order(net: Any, bank: Bank) -> None:
+    """Small frames behind one of a sender that has to be looked up are not all judged in one step of the loop."""
+    assert await net.attacker.deliver(net.attacker.forge("bank", Quote())) == "ok"
+    captured, node = net.attacker.capture("Quote", sender="mallory"), net._node
+    quoted = bank.quoted
+    frames = [net.attacker.forge("bank", Quote()) for _ in range(600)]
+    seqs = [decode_header(decode_frame(frame, LIMITS).header, LIMITS).seq for frame in frames]
+    unknown = net.attacker.forge("bank", Quote(), edit=lambda header: header._replace(sender_key=b"?" * 32))
+    captured.sink.received(captured.connection, unknown)
+    account = node.inbound.accounts[captured.connection]
+    assert account.looking
+    for frame in frames[:500]:
+        node.inbound._admit(captured.connection, frame, cut(frame), [])
+    steps, judged = [], node.inbound._open
+    taken: list[int] = []
+
+    def count_steps(connection: Any, account: Any, frame: bytes, *more: Any, looked: int) -> None:
+        if looked == 0:
+            steps[-1] += 1
+            taken.append(decode_header(decode_frame(frame, LIMITS).header, LIMITS).seq)
+        judged(connection, account, frame, *more, looked=looked)
+
+    turns = node.inbound._take_turns
+
+    def step() -> None:
+        steps.append(0)
+        turns()
+
+    node.inbound._open, node.inbound._take_turns = count_steps, step
+    steps.append(0)
+    while account.looking:
+        await asyncio.sleep(0)
+    for frame in frames[500:]:  # what comes now comes behind them
+        captured.sink.received(captured.connection, frame)
+    await net.settle()
+    assert taken == seqs and bank.quoted == quoted + 600
+    assert max(steps) <= AT_ONCE + 1 and not account.held and account.turns == 0
+
+
+async def test_nothing_is_kept_of_a_connection_that_is_gone(net: Any, bank: Bank) -> None:
+    """Frames that were queued, and what they cost, come after the end of their connection."""
+    assert await net.attacker.deliver(net.attacker.forge("bank", Quote())) == "ok"
+    node = net._node
+    gc.collect()
+    before = len(node.inbound.accounts)
+    for _ in range(50):
+        gone = _Gone()
+        node.inbound.received(gone, b"junk")
+        node.inbound.lost(gone)
+        node.inbound.charge(gone)
+        node.inbound.received(gone, b"junk")
+    await net.settle()
+    del gone
+    gc.collect()
+    assert len(node.inbound.accounts) == before
+
+
+class _Gone:
+    """A connection of a transport."""
+
+    id, peer, dialled = 1 << 40, b"g" * 32, False
+
+    def drop(self, *, keep_out: bool = True) -> None:
+        pass
