@@ -17,7 +17,7 @@ from agentbus.audit.message import Message, judged_after, messages_of, refusals_
 from agentbus.audit.workers import WORTH, Progress, Workers, processors
 from agentbus.connect import find_url
 from agentbus.delegation.statements import Instance
-from agentbus.errors import ConfigError, NotVerified
+from agentbus.errors import ConfigError, Malformed, NotVerified
 from agentbus.log.cut import cut_where_they_agree
 from agentbus.log.history import History, Statements
 from agentbus.log.part import Part
@@ -98,7 +98,11 @@ class Evidence:
         """
         if root is None:
             root = _pinned()
-        raw = root if isinstance(root, bytes) else unb64(root.partition(".")[0], 32)
+        try:
+            raw = root if isinstance(root, bytes) else unb64(root.partition(".")[0], 32)
+        except Malformed as error:
+            text = f"{root[:80]!r} is no thumbprint: 43 characters, as in a bus URL between the # and the dot"
+            raise Malformed(error.code, text) from error
         for log in logs:
             require_log(Path(log))
         return cls([Path(log) for log in logs], Path(directory), raw)

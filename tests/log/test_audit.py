@@ -11,7 +11,7 @@ from directories import write_directory
 from loglab import Lab
 
 from agentbus.audit import VERDICTS, Evidence
-from agentbus.errors import ConfigError, LogError, NotVerified
+from agentbus.errors import ConfigError, LogError, Malformed, NotVerified
 from agentbus.wire.ids import b64
 
 
@@ -74,6 +74,8 @@ def test_several_logs_make_one_report_and_one_bad_one_makes_it_negative(lab: Lab
 def test_what_is_missing_is_named(lab: Lab, data: Path) -> None:
     with pytest.raises(ConfigError):
         Evidence.open(data / "carol", directory=data / "directory")
+    with pytest.raises(Malformed, match="'THUMBPRINT' is no thumbprint: 43 characters, as in a bus URL"):
+        Evidence.open(data / "carol", directory=data / "directory", root="THUMBPRINT")
     with pytest.raises(LogError, match="no_directory"):
         Evidence.open(data / "carol", directory=data / "carol", root=lab.world.root.id)
     with pytest.raises(LogError, match=r"log\.missing"):
