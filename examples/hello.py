@@ -1,4 +1,7 @@
-"""Two agents and a user, in one process: who asks whom, on whose behalf, with what."""
+"""Two agents and a user: who asks whom, on whose behalf, with what.
+
+In one process: ``python hello.py``. With a directory, keys and ZeroMQ: ``agentbus dev hello.py``.
+"""
 
 import asyncio
 

@@ -1,6 +1,7 @@
 """A test of your own agents: what was handed to somebody can never become more. Run it with ``pytest``.
 
-``net`` is agentbus's pytest fixture: a trust domain in this process, with an enrolled agent in it who means harm.
+``net`` is agentbus's pytest fixture (with pytest-asyncio): a trust domain in this process, with an enrolled agent in it
+who means harm.
 """
 
 import pytest
@@ -36,6 +37,7 @@ async def pay(request: Pay, ctx: Context) -> Money:
     raise AssertionError("nobody in this file may pay")
 
 
+@pytest.mark.asyncio  # not needed where pytest is told asyncio_mode = auto
 async def test_a_widened_scope_is_refused(net: Network) -> None:
     """Alice lets mallory look at her account. Mallory tries to pay with that."""
     async with net.serve(bank, broker):

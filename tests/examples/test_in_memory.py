@@ -117,8 +117,7 @@ async def test_the_worker_pool(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_test_of_a_widened_scope(tmp_path: Path) -> None:
-    """By pytest as anybody has it: the fixture comes from the installed package."""
-    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+    """By pytest as anybody has it, with no setting of theirs: the fixture comes from the installed package."""
     (tmp_path / "test_widened_scope.py").write_bytes((EXAMPLES / "test_widened_scope.py").read_bytes())
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True,
