@@ -34,6 +34,7 @@ from agentbus.runtime.node import Node
 from agentbus.runtime.renewal import Step, rotate
 from agentbus.runtime.trust_cache import TrustCache
 from agentbus.transport.base import Transport
+from agentbus.wire.ids import node_name
 
 CODES: Final = {
     "config.node_names": "So many nodes of one identity run on this machine that there is no name left for another.",
@@ -92,7 +93,7 @@ async def connect_bus(
         ConfigError: ``config.node_names``. LogError, Unavailable, Rejected, DirectoryRefused.
     """
     clock = clock or SystemClock()
-    base = identity.id.name if identity.id.kind == "agent" else f"{identity.id.kind}-{identity.id.name}"
+    base = node_name(identity.id)
     async with AsyncExitStack() as undo:
         for attempt in range(1, NAMES + 1):
             name = base if attempt == 1 else f"{base}-{attempt}"

@@ -305,8 +305,9 @@ def _root_issuer(link: Link, trust: Trust, now: int) -> VerifyKey:
         raise _no("reject.grant_key", 0, f"not an identity key of {grant.issuer}")
     if identity.state not in USABLE or trust.is_revoked("key", grant.issuer_key):
         raise _no("reject.revoked", 0, f"the key of {grant.issuer} is {identity.state}")
-    if identity.until is not None and now >= identity.until:
-        raise _no("reject.key_expired", 0, f"the key of {grant.issuer} was followed by another")
+    if identity.ends is not None and now >= identity.ends:
+        why = "was tainted and is to be rotated" if identity.state == "tainted" else "was followed by another"
+        raise _no("reject.key_expired", 0, f"the key of {grant.issuer} {why}")
     if trust.closed_to(grant.issuer_key, grant.issued_at, through_instance=False):
         raise _no("reject.key_closed", 0, f"the key of {grant.issuer} is {identity.state} and grants nothing new")
     return identity.key
@@ -325,7 +326,8 @@ def _require_outside(grant: Grant, trust: Trust) -> None:
         if excess is not None:
             raise _no("reject.issuer", 0, excess)
     else:
-        excess = exceeds_consent(grant, trust.consents.get(grant.evidence[0] if grant.evidence else -1))
+        consent = trust.consents.get(grant.evidence[0] if grant.evidence else -1)
+        excess = exceeds_consent(grant, consent, trust.issuers)
         if excess is not None:
             raise _no("reject.consent", 0, excess)
 

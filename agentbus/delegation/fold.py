@@ -43,7 +43,7 @@ from agentbus.delegation.statements import (
 )
 from agentbus.errors import BadSignature, InvalidKey, Malformed, Rejected
 from agentbus.wire.codec import unpack_array
-from agentbus.wire.ids import NODE_NAME, PrincipalId, b64, parse_id
+from agentbus.wire.ids import NODE_NAME, PrincipalId, b64, may_be_called, parse_id
 from agentbus.wire.limits import LIMITS, SECOND
 
 if TYPE_CHECKING:
@@ -246,8 +246,10 @@ class Fold:
     def _node(self, event: KeyEvent) -> None:
         (name,) = event.payload
         owner = self.principals[event.subject]
-        if not NODE_NAME.fullmatch(name) or name in self.nodes or owner.state == "pending":
-            raise Rejected("reject.statement_invalid", f"no name of a node, or one that has an owner: {name[:80]!r}")
+        if not NODE_NAME.fullmatch(name) or not may_be_called(name, owner.id):
+            raise Rejected("reject.statement_invalid", f"no name of a node of {owner.id.short}: {name[:80]!r}")
+        if name in self.nodes or owner.state == "pending":
+            raise Rejected("reject.statement_invalid", f"the node name {name[:80]!r} has an owner")
         self.nodes[name] = owner.id
         self.principals[owner.id] = replace(owner, nodes=(*owner.nodes, name))
 
@@ -303,7 +305,7 @@ class Fold:
         other = key == self.root_key or (online is not None and online.role != "identity")
         if key.id in self.keys:
             raise Rejected("reject.statement_invalid", "an identity key was seen before")
-        if other or key.id in self.instances or ("key", key.id) in self.revoked:
+        if other or ("key", key.id) in self.revoked:  # never presence, which is not the same everywhere
             raise Rejected("reject.statement_invalid", "this key has another purpose, or was revoked")
 
     def _require_possession(
@@ -332,6 +334,11 @@ class Fold:
         stand = Stand(state, epoch, event.instant, event.instant, event.seq)
         self.keys[key.id] = IdentityKey(key, record.id, epoch, curve_key, state, event.instant, history=(stand,))
         self.principals[record.id] = replace(record, keys=(*record.keys, key.id))
+        instance = self.instances.get(key.id)
+        if instance is not None:  # the log has the word: where a key had been an instance's, it is that no more
+            present = self.present.get(instance.principal, ())
+            self.present[instance.principal] = tuple(k for k in present if k != key.id)
+            del self.instances[key.id], self.statements[key.id]
 
     def _rotate(self, event: KeyEvent) -> None:
         """A successor, signed by the old key and by itself: published first, or at once in use."""

@@ -7,6 +7,7 @@ it by everybody (docs/spec/directory.md). Nothing here verifies a token; that ha
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -135,10 +136,13 @@ def exceeds_issuer(grant: Grant, issuer: Issuer | None) -> str | None:
     return None if grant.depth <= issuer.max_depth else f"a greater depth than tokens of {name} may give"
 
 
-def exceeds_consent(grant: Grant, consent: Consent | None) -> str | None:
+def exceeds_consent(grant: Grant, consent: Consent | None, issuers: Mapping[str, Issuer]) -> str | None:
     """What a root of kind ``consent`` takes that the user did not agree to; None when it keeps within it."""
     if consent is None or consent.user != grant.subject:
         return "no such consent of this user is on record"
+    kind, _, name = consent.method.partition(":")
+    if kind == "token" and not (name in issuers and issuers[name].active):
+        return f"she agreed by a token of {name}, which count no more here"
     if consent.holder != grant.audience:
         return f"she agreed that {consent.holder.short} acts for her"
     if not all_within(grant.scopes, consent.scopes):

@@ -35,6 +35,10 @@ MAX_OVERLAP: Final = 7 * 24 * 3600 * SECOND
 """How long a key may verify after its successor took over."""
 
 
+TAINT_LASTS: Final = 3600 * SECOND
+"""How long what a tainted key signed still counts: whoever has the key can date what it signs to before the taint."""
+
+
 class Stand(NamedTuple):
     """One thing that the log said of a state."""
 
@@ -91,6 +95,12 @@ class IdentityKey:
     def stolen_since(self) -> int | None:
         """The instant from which the key is known to have been in other hands, by all that the log said."""
         return min((stand.since for stand in self.history if stand.state == "compromised"), default=None)
+
+    @property
+    def ends(self) -> int | None:
+        """When it stops verifying, as far as that is known: at the end of an overlap, or some time after a taint."""
+        tainted = self.closed + TAINT_LASTS if self.state == "tainted" else None
+        return min((end for end in (self.until, tainted) if end is not None), default=None)
 
     @property
     def closed(self) -> int:

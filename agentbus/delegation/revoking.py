@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from agentbus.crypto.signing import Purpose, verify
 from agentbus.delegation.grant import Link, decode_links
 from agentbus.delegation.records import IdentityKey, OnlineKey, Principal
-from agentbus.delegation.statements import Instance, Revocation, directory_id
+from agentbus.delegation.statements import Revocation, directory_id
 from agentbus.errors import BadSignature, Malformed, Rejected
 
 CODES: Final = {
@@ -31,8 +31,6 @@ class State(Protocol):
     def principals(self) -> Mapping[str, Principal]: ...
     @property
     def keys(self) -> Mapping[bytes, IdentityKey]: ...
-    @property
-    def instances(self) -> Mapping[bytes, Instance]: ...
 
 
 def is_operator(principals: Mapping[str, Principal], who: str) -> bool:
@@ -62,8 +60,8 @@ def judge_revocation(state: State, entry: Revocation) -> None:
 def _about(state: State, entry: Revocation) -> str | None:
     """The principal whose thing is revoked; None for an instance key: its statement is not in the log."""
     if entry.kind == "key":
-        identity, instance = state.keys.get(entry.id), state.instances.get(entry.id)
-        return identity.principal if identity else instance.principal if instance else None
+        identity = state.keys.get(entry.id)
+        return identity.principal if identity else None
     return entry.id.decode("utf-8", "replace").partition("#")[0]
 
 

@@ -197,7 +197,7 @@ class Trust:
     def key_until(self, key_id: bytes) -> int:
         """When an identity key or an online key stops counting by what is known now: a rotation says so ahead."""
         identity, online = self.keys.get(key_id), self.online.get(key_id)
-        ends = (identity.until if identity else None, online.retired_at if online else None)
+        ends = (identity.ends if identity else None, online.retired_at if online else None)
         return min((end for end in ends if end is not None), default=FOREVER)
 
     def holds_until(self, instance: Instance) -> int:

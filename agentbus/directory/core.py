@@ -42,7 +42,7 @@ CODES: Final = {
     "directory.unknown": "Nobody of this name is enrolled in the trust domain.",
     "directory.possession": "The enrolling party did not prove that it holds the new identity key.",
     "directory.token": "This enrolment token is unknown, used or expired; ask the operator for a new one.",
-    "directory.quota": "One revoker may revoke so much in an hour, and no more: all nodes have to remember it.",
+    "directory.quota": "One principal may revoke, or change, so much in an hour: everybody has to remember it.",
     "directory.already_revoked": "This was revoked before; a revocation is never undone or repeated.",
     "directory.enrolled": "This principal has an identity key; it gets another by rotation, or after its key was lost.",
     "directory.ended": "This principal is retired or revoked, and nothing brings it back.",
@@ -96,6 +96,7 @@ class Directory:
         self._tree = Tree()
         self.behind = 0  # the size of a larger log that this directory signed once
         self.presence = Presence(self)
+        self._asked_by: dict[str, deque[int]] = {}  # the instants of the newest changes that each asked for
         self._revoked_by: dict[str, deque[int]] = {}  # the instants of the newest revocations of each revoker
         for entry in sorted(self.trust.revoked.values(), key=lambda entry: entry.number):
             self._revoked_by.setdefault(entry.revoker, deque(maxlen=QUOTA)).append(entry.instant)
@@ -212,11 +213,16 @@ class Directory:
             verify(verify_key, Purpose.POP, transcript, proof)
         except BadSignature as error:
             raise DirectoryRefused("directory.possession", "the transcript is not signed by the new key") from error
-        if verify_key.id in self.trust.keys or curve_key in self.trust.curve_keys:
+        if self.key_seen(verify_key.id) or curve_key in self.trust.curve_keys:
             raise DirectoryRefused("directory.key_seen", "this key was registered before; make new keys")
         self.require_alive(record)
         self.require_keyless(record)
         self.write(now, [("key", who, [key, curve_key, max(record.epoch, 1), transcript, proof])], token=token)
+        self.store.cancel_tokens(who, now)  # others that were made for it, and not used
+
+    def key_seen(self, key_id: bytes) -> bool:
+        """Whether an identity key to be registered had a use before, as far as this directory knows presence, too."""
+        return key_id in self.trust.keys or key_id in self.trust.instances
 
     def issue_token(self, who: PrincipalId, curve_key: bytes, *, now: int) -> int:
         """Remember a single-use enrolment token by its CURVE key.
@@ -277,6 +283,22 @@ class Directory:
         if kind == "principal":
             self.store.cancel_tokens(handle.decode(), now)
         return entry
+
+    def charge(self, who: str, *, now: int) -> None:
+        """Count a change that somebody asks for: each is an entry that everybody keeps for good.
+
+        Raises:
+            DirectoryRefused: ``directory.quota``.
+        """
+        if who == directory_id(self.domain) or is_operator(self.trust.principals, who):
+            return
+        mine = self._asked_by.setdefault(who, deque(maxlen=QUOTA))
+        if len(mine) == QUOTA and now - mine[0] < QUOTA_WINDOW:
+            short = self.trust.principals[who].id.short if who in self.trust.principals else who
+            raise DirectoryRefused(
+                "directory.quota", f"{short} asked for {QUOTA} changes within the hour; wait", retryable=True
+            )
+        mine.append(now)
 
     def time_leaf(self, entropy: bytes, *, now: int) -> None:
         """A TIME leaf, so that "after" has a meaning offline."""

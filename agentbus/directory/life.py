@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from agentbus.crypto.keys import thumbprint
 from agentbus.delegation.records import USABLE, IdentityKey
 from agentbus.delegation.revoking import is_operator
 from agentbus.delegation.statements import Rotation, directory_id
@@ -62,6 +63,8 @@ def rotate(directory: Directory, payload: list[Any], *, now: int) -> Rotation:
     """
     rotation = Rotation.decode(payload[0])
     record = directory.known(rotation.principal)
+    if thumbprint(rotation.new) in directory.trust.instances:
+        raise DirectoryRefused("directory.key_seen", "the new key is an instance's; make another")
     try:
         directory.write(now, [("rotate", record.id, payload)])
     except Rejected as error:
@@ -128,8 +131,8 @@ def compromise(
     """
     record, instant = directory.known(who), directory.instant(now)
     _require_other(directory, who)
-    if since > instant:
-        raise DirectoryRefused("directory.since", "a compromise cannot begin in the future")
+    if not 0 <= since <= instant:
+        raise DirectoryRefused("directory.since", "a compromise began at an instant until now")
     keys = [k for k in _keys(directory, record.keys, key) if k.state != "revoked"]
     chosen = [k for k in keys if k.state != "compromised" and _ends(k) > since]
     if key is None:
@@ -143,6 +146,7 @@ def compromise(
     if current and record.state not in ("retired", "revoked"):
         events.append(("epoch", who, [record.epoch + 1]))
     directory.write(now, events)
+    directory.store.cancel_tokens(who, now)  # whoever had the key may have seen one
     return [k.key.id for k in chosen]
 
 
@@ -167,6 +171,7 @@ def lose_key(directory: Directory, who: PrincipalId, *, now: int) -> int:
     if any(directory.trust.keys[k].epoch == epoch for k in record.keys):
         epoch += 1
         directory.write(now, [("epoch", who, [epoch])])
+    directory.store.cancel_tokens(who, now)
     return epoch
 
 

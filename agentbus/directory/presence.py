@@ -17,17 +17,22 @@ from agentbus.delegation.grant import Grant, Link, encode_chain
 from agentbus.delegation.statements import Instance, decode_signed, directory_id
 from agentbus.directory.granted import Granted, GrantTable
 from agentbus.errors import DirectoryRefused
+from agentbus.wire.ids import may_be_called, node_name
 
 if TYPE_CHECKING:
     from agentbus.directory.core import Directory
 
 CODES: Final = {
     "directory.node_taken": "A node of this name is another principal's, or runs elsewhere; a name is never passed on.",
+    "directory.node_name": "A node is called like the principal whose CURVE key it has, or that with a number.",
     "directory.node_names": "One principal's nodes may have so many names, and no more; use those it has.",
+    "directory.instances": "One principal may run, or have run within the hour, so many instances, and no more.",
     "directory.no_standing": "Only a running, active instance is given a standing grant.",
 }
 
 STANDING_DEPTH: Final = 4
+LIVE: Final = 256  # instances of one principal that run at a time
+KNOWN: Final = 1024  # of which statements still count; one that ended is kept until its window is over
 NODE_NAMES: Final = 64  # of one principal; each is kept by everybody for good
 
 
@@ -42,7 +47,9 @@ class Presence:
         self._directory = directory
         self.grants = GrantTable(directory.store.folder)
         self._gone: set[bytes] = set()  # key ids of instances that ended: no presence, yet their links still verify
-        self._at: dict[str, set[bytes]] = {}  # key ids of instances by their node's name
+        self._at: dict[str, set[bytes]] = {}  # key ids of instances that did not, by their node's name
+        self._of: dict[bytes, set[bytes]] = {}  # the same, by CURVE key
+        self._live: dict[str, set[bytes]] = {}  # the same, by principal
 
     def publish(self, statement: bytes, *, now: int, link_id: bytes) -> bytes:
         """Accept an instance statement and answer it with a standing grant.
@@ -58,7 +65,9 @@ class Presence:
         directory = self._directory
         directory.require_whole()
         instance = Instance.decode(decode_signed(statement).body)
-        if directory.trust.closed_to(instance.identity_key, instance.not_before, through_instance=False):
+        known = VerifyKey(instance.key).id in directory.trust.instances
+        made = instance.not_before if known else now  # whoever holds a key dates what it signs as it likes
+        if directory.trust.closed_to(instance.identity_key, made, through_instance=False):
             raise DirectoryRefused("directory.must_rotate", f"a newer key of {instance.principal.short} must sign this")
         owner = directory.trust.nodes.get(instance.node)
         if owner is not None and owner != directory.trust.curve_keys.get(instance.curve_key):
@@ -68,20 +77,43 @@ class Presence:
         if code is not None:
             raise DirectoryRefused("directory.no_standing", f"{instance.principal.short} may not speak now ({code})")
         self._require_free(instance, now)
+        self._require_few(instance)
         if owner is None:
             self._bind(instance, now)
             trust = directory.trust.advance(statement, now=now)
         link = self._standing(instance, trust.principals[instance.principal].ceiling, now=now, link_id=link_id)
         self.granted(link, instance.principal, instance=instance.handle)
         directory.trust = trust
-        key = VerifyKey(instance.key).id
-        self._at.setdefault(instance.node, set()).add(key)
-        self._gone.discard(key)
+        self._arrive(VerifyKey(instance.key).id, instance)
         return encode_chain((link,))
+
+    def _require_few(self, instance: Instance) -> None:
+        """What one principal publishes, everybody who looks for somebody walks through."""
+        who, key = instance.principal, VerifyKey(instance.key).id
+        live = self._live.get(who, set()) - {key}
+        if len(live) >= LIVE or len(self._directory.trust.present.get(who, ())) >= KNOWN:
+            raise DirectoryRefused(
+                "directory.instances", f"{who.short} runs, or ran within the hour, as often as it may", retryable=True
+            )
+
+    def _tables(self, instance: Instance) -> list[tuple[dict[Any, set[bytes]], Any]]:
+        return [(self._at, instance.node), (self._of, instance.curve_key), (self._live, instance.principal)]
+
+    def _arrive(self, key: bytes, instance: Instance) -> None:
+        self._gone.discard(key)
+        for table, place in self._tables(instance):
+            table.setdefault(place, set()).add(key)
+
+    def _depart(self, key: bytes, instance: Instance) -> None:
+        for table, place in self._tables(instance):
+            there = table.get(place, set())
+            there.discard(key)
+            if not there:
+                table.pop(place, None)
 
     def _require_free(self, instance: Instance, now: int) -> None:
         """Two processes of one principal are two nodes: each has a log of its own, and so a name of its own."""
-        for key in self._at.get(instance.node, set()) - self._gone:
+        for key in self._at.get(instance.node, ()):
             other = self._directory.trust.instances.get(key)
             if other is not None and other.not_after > now and other.log_key != instance.log_key:
                 raise DirectoryRefused("directory.node_taken", f"a running node is called {instance.node!r}")
@@ -89,9 +121,9 @@ class Presence:
     def _bind(self, instance: Instance, now: int) -> None:
         trust = self._directory.trust
         owner = trust.curve_keys[instance.curve_key]
-        namesake = trust.principals.get(f"spiffe://{trust.domain}/agent/{instance.node}")
-        if namesake is not None and namesake.id != owner:  # an agent's node is called like the agent
-            raise DirectoryRefused("directory.node_taken", f"{instance.node!r} is kept for {namesake.id.short}")
+        if not may_be_called(instance.node, owner):
+            mine = node_name(owner)
+            raise DirectoryRefused("directory.node_name", f"a node of {owner.short} is called {mine}, or {mine}-2, …")
         if len(trust.principals[owner].nodes) >= NODE_NAMES:
             raise DirectoryRefused("directory.node_names", f"{owner.short} has {NODE_NAMES} nodes' names already")
         self._directory.write(now, [("node", owner, [instance.node])])
@@ -121,15 +153,13 @@ class Presence:
     def leave(self, curve_key: bytes, instance_ids: Iterable[bytes] | None = None) -> list[bytes]:
         """A node's instances ended, all or some; their key ids."""
         wanted = None if instance_ids is None else set(instance_ids)
-        gone = [
-            key
-            for key, instance in self._directory.trust.instances.items()
-            if instance.curve_key == curve_key
-            and key not in self._gone
-            and (wanted is None or instance.instance_id in wanted)
-        ]
-        self._gone.update(gone)
-        return gone
+        known = self._directory.trust.instances
+        there = [(key, known[key]) for key in self._of.get(curve_key, ()) if key in known]
+        gone = [(key, one) for key, one in there if wanted is None or one.instance_id in wanted]
+        for key, instance in gone:
+            self._depart(key, instance)
+            self._gone.add(key)
+        return [key for key, _ in gone]
 
     def ended(self) -> list[bytes]:
         """Key ids of instances that ended before their windows did, in no order."""
@@ -148,7 +178,9 @@ class Presence:
 
     def running(self, who: str, now: int) -> int:
         """How many instances of a principal run."""
-        return len(self.statements((), (who,), now))
+        trust = self._directory.trust
+        live = (trust.instances.get(key) for key in self._live.get(who, ()))
+        return sum(1 for one in live if one is not None and trust.refuses(one, now) is None)
 
     def runs(self, key_id: bytes) -> bool:
         """Whether the instance of this key has not said that it ended."""
@@ -159,10 +191,7 @@ class Presence:
         trust = self._directory.trust
         over = [key for key, instance in trust.instances.items() if instance.not_after <= now]
         for key in over:
-            at = self._at.get(trust.instances[key].node, set())
-            at.discard(key)
-            if not at:
-                self._at.pop(trust.instances[key].node, None)
+            self._depart(key, trust.instances[key])
             self._gone.discard(key)
         if over:
             self._directory.trust = trust.without_instances(over)

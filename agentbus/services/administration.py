@@ -30,6 +30,7 @@ from agentbus.runtime.agent import Agent
 from agentbus.runtime.context import Context
 from agentbus.services.directory import DirectoryServer, token_curve_key
 from agentbus.wire.ids import PrincipalId, b64, everyone, name_id
+from agentbus.wire.limits import LIMITS
 
 
 def directory_agent(server: DirectoryServer) -> Agent[None]:
@@ -64,6 +65,7 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
     def owned(name: str, by: PrincipalId) -> Principal:
         record = named(name)
         rules.require_owner(core.trust, by, record)
+        core.charge(by, now=now())
         return record
 
     def token_for(who: PrincipalId) -> Token:
@@ -99,6 +101,7 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
     async def new_token(request: NewToken, ctx: Context[None]) -> Token:
         record = named(request.name)
         rules.require_sponsor(core.trust, ctx.sender, record)
+        core.charge(ctx.sender, now=now())
         core.require_keyless(record)
         return token_for(record.id)
 
@@ -106,6 +109,7 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
     async def lost_key(request: LostKey, ctx: Context[None]) -> Token:
         record = named(request.name)
         rules.require_sponsor(core.trust, ctx.sender, record)
+        core.charge(ctx.sender, now=now())
         life.lose_key(core, record.id, now=now())
         return token_for(record.id)
 
@@ -122,9 +126,11 @@ def directory_agent(server: DirectoryServer) -> Agent[None]:
 
     @agent.handler
     async def compromised(request: Compromised, ctx: Context[None]) -> Done:
-        who = owned(request.name, ctx.sender).id
+        record = owned(request.name, ctx.sender)
+        if request.since < core.trust.last_instant - LIMITS.skew:
+            rules.require_sponsor(core.trust, ctx.sender, record)  # else anybody disowns what it signed
         key = life.parse_key(request.key) if request.key else None
-        life.compromise(core, who, since=request.since, now=now(), key=key)
+        life.compromise(core, record.id, since=request.since, now=now(), key=key)
         return done()
 
     @agent.handler

@@ -156,6 +156,7 @@ class DirectoryServer(Inside):
             raise DirectoryRefused("directory.not_owner", "a key is rotated over a connection of its principal")
         if Rotation.decode(body).principal != who:
             raise Malformed("malformed.sync", "the rotation is about somebody else")
+        self.core.charge(who, now=self.clock.now())
         life.rotate(self.core, [body, by_old, by_new], now=self.clock.now())
         return ("rotated",)
 

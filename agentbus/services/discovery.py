@@ -52,6 +52,8 @@ class Claims:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._db = sqlite3.connect(folder / FILE, isolation_level=None)
                 os.chmod(folder / FILE, 0o600)  # noqa: PTH101
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")  # what a loss of power takes, agents say again
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS described"
                 " (principal TEXT PRIMARY KEY, claim TEXT NOT NULL, at INTEGER NOT NULL)"

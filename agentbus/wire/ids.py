@@ -93,6 +93,19 @@ def is_everyone(target: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def node_name(who: PrincipalId) -> str:
+    """What the first node of a principal is called."""
+    return who.name if who.kind == "agent" else f"{who.kind}-{who.name}"
+
+
+def may_be_called(node: str, who: PrincipalId) -> bool:
+    """Whether a node of this principal may have this name: its own, or that with a number. The directory's is short."""
+    base, _, number = node.rpartition("-")
+    counted = number.isascii() and number.isdigit() and len(number) <= 3 and not number.startswith("0")
+    own = {node_name(who), *(["directory"] if who.short == "service/directory" else [])}
+    return node in own or (counted and base in own)
+
+
 def check_scope_name(name: str) -> str:
     """``name`` itself when it follows the scope grammar.
 

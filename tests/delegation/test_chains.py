@@ -22,6 +22,7 @@ from agentbus.delegation.grant import (
     targets_within,
 )
 from agentbus.delegation.memory import Memory
+from agentbus.delegation.records import TAINT_LASTS
 from agentbus.delegation.scope import Scope, scopes
 from agentbus.delegation.statements import Rotation, directory_id
 from agentbus.delegation.trust import NeedsTrust, Trust
@@ -774,6 +775,22 @@ def test_a_tainted_key_grants_nothing_new_and_what_it_granted_before_counts(name
     with pytest.raises(Rejected) as caught:
         verify_chain(chain_bytes(after), trust=world.trust, now=world.now)
     assert caught.value.code == "reject.key_closed"
+
+
+def test_a_root_that_is_dated_to_before_the_taint_does_not_outlive_it_by_long() -> None:
+    """Whoever has the key writes what date he likes; so what a tainted key signed ends within the hour."""
+    world = draw_world("carol")
+    world.now += SECOND
+    world.event("key-state", world.id("user/alice"), [world["user/alice"].identity.id, "tainted", world.now])
+    tainted, memory = world.now, Memory()
+    links = draw_chain("alice -[pay]-> carol", world=world)[:1]
+    long = NOON + 30 * 24 * 3600 * SECOND
+    back_dated = alter(links, 0, key=world["user/alice"].identity, issued_at=NOON, not_before=NOON, expires=long)
+    verify_chain(chain_bytes(back_dated), trust=world.trust, now=tainted + TAINT_LASTS - 1, cache=memory)
+    for cache in (memory, Memory()):
+        with pytest.raises(Rejected) as caught:
+            verify_chain(chain_bytes(back_dated), trust=world.trust, now=tainted + TAINT_LASTS, cache=cache)
+        assert caught.value.code == "reject.key_expired"
 
 
 def test_a_remembered_verdict_ends_with_the_overlap() -> None:

@@ -179,6 +179,14 @@ def test_a_consent_root_takes_no_more_than_she_agreed_to(world: World, changes: 
     refuse(world, "reject.consent", root(world, "consent", (at,), **changes))
 
 
+def test_a_consent_by_a_token_ends_with_its_issuer(world: World) -> None:
+    at = consent(world, method=f"token:{IDP}")
+    made = root(world, "consent", (at,))
+    judge(world, made)
+    world.event("issuer", IDP, issuer(world, active=False).encode())
+    refuse(world, "reject.consent", made)
+
+
 def test_nobody_uses_another_users_consent_or_none(world: World) -> None:
     world.principal("eve", kind="user", rights=None)
     at = consent(world, user=world.id("user/eve"))

@@ -9,6 +9,7 @@ import pytest
 
 from agentbus.crypto.keys import SigningKey
 from agentbus.delegation.statements import KeyEvent, Rotation, decode_signed, directory_id
+from agentbus.directory import core as core_module
 from agentbus.directory import life
 from agentbus.directory.receipt import open_receipt
 from agentbus.directory.rules import whose
@@ -216,6 +217,27 @@ def test_who_has_a_key_gets_no_second_one_by_enrolling(registry: Registry) -> No
 
 
 # ── suspension and the end ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_compromise_begins_at_an_instant_there_is(registry: Registry) -> None:
+    planner = registry.enrol("planner")
+    for since in (-1, -(2**70), registry.now + 1):
+        refused("directory.since", life.compromise, registry.core, planner.id, since=since, now=registry.now)
+
+
+def test_what_one_principal_has_changed_in_an_hour_is_bounded(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every change is an entry that everybody keeps for good, and a write that the directory waits for."""
+    monkeypatch.setattr(core_module, "QUOTA", 3)
+    core = registry.core
+    anna, root = registry.enrol("anna"), registry.enrol("user/root", rights=None)
+    for _ in range(3):
+        core.charge(anna.id, now=registry.now)
+        core.charge(root.id, now=registry.now)
+    refused("directory.quota", core.charge, anna.id, now=registry.now)
+    core.charge(root.id, now=registry.now)
+    core.charge(anna.id, now=registry.tick(3600))
 
 
 def test_suspended_is_undone_and_retired_is_not(registry: Registry) -> None:

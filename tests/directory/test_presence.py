@@ -11,14 +11,15 @@ import pytest
 
 from agentbus.crypto.keys import SigningKey
 from agentbus.delegation.grant import decode_links
-from agentbus.delegation.statements import Instance
+from agentbus.delegation.statements import Instance, directory_id
 from agentbus.delegation.trust import Trust
-from agentbus.directory import life, survival
+from agentbus.directory import life, presence, survival
 from agentbus.directory.core import Directory
 from agentbus.directory.presence import NODE_NAMES
 from agentbus.directory.receipt import read_receipt
 from agentbus.directory.store import SqliteStore
 from agentbus.errors import AgentBusError
+from agentbus.host import register_here
 from agentbus.identity import Identity
 from agentbus.wire.limits import SECOND
 from tests.directory.registry import Registry
@@ -97,8 +98,19 @@ def test_every_verifier_refuses_an_instance_in_a_node_of_another_principal(regis
 def test_an_agents_own_name_is_kept_for_its_node_before_it_ever_ran(registry: Registry) -> None:
     core = registry.core
     anna, bert = people(registry)
-    assert code(publish, core, bert, registry.now, node="anna") == "directory.node_taken"
+    for name in ("anna", "anna-2", "bert-anna", "user-anna", "bert-01", "bert-1000", "bert-", "directory"):
+        assert code(publish, core, bert, registry.now, node=name) == "directory.node_name", name
+    for name in ("bert", "bert-2", "bert-999"):
+        publish(core, bert, registry.tick(), node=name)
     publish(core, anna, registry.tick(), node="anna")
+
+
+def test_a_user_and_an_agent_of_that_name_are_two_nodes(registry: Registry) -> None:
+    core = registry.core
+    agent, user = registry.enrol("user-carl"), registry.enrol("user/carl")
+    publish(core, agent, registry.now, node="user-carl")
+    assert code(publish, core, user, registry.now, node="user-carl") == "directory.node_taken"
+    publish(core, user, registry.now, node="user-carl-2")
 
 
 def test_two_processes_of_one_principal_are_two_nodes(registry: Registry) -> None:
@@ -116,12 +128,12 @@ def test_two_processes_of_one_principal_are_two_nodes(registry: Registry) -> Non
 def test_one_principal_cannot_take_all_names_there_are(registry: Registry) -> None:
     core = registry.core
     anna, bert = people(registry)
-    for number in range(NODE_NAMES):
+    for number in range(1, NODE_NAMES + 1):
         publish(core, anna, registry.now, node=f"anna-{number}")
     size = core.trust.size
-    assert code(publish, core, anna, registry.now, node="one-more") == "directory.node_names"
+    assert code(publish, core, anna, registry.now, node="anna-99") == "directory.node_names"
     assert core.trust.size == size
-    publish(core, bert, registry.now, node="one-more")
+    publish(core, bert, registry.now, node="bert")
 
 
 @pytest.mark.parametrize("name", ["Anna", "a/b", "a b", "-a", "a\n", "a" * 81])
@@ -129,7 +141,7 @@ def test_a_name_that_makes_no_origin_is_refused_and_changes_nothing(registry: Re
     core = registry.core
     anna, _ = people(registry)
     size = core.trust.size
-    assert code(publish, core, anna, registry.now, node=name).startswith(("reject.statement_invalid", "malformed."))
+    assert code(publish, core, anna, registry.now, node=name) in ("directory.node_name", "malformed.statement")
     assert core.trust.size == size and core.presence.running(anna.id, registry.now) == 0
 
 
@@ -137,10 +149,105 @@ def test_a_node_entry_is_judged_by_the_fold(registry: Registry) -> None:
     core = registry.core
     anna, bert = people(registry)
     core.write(registry.now, [("node", anna.id, ["anna"])])
-    for who, payload in ((bert.id, ["anna"]), (anna.id, ["anna"]), (anna.id, []), (anna.id, [b"x"]), ("x", ["new"])):
+    core.write(registry.now, [("node", bert.id, ["bert"])])
+    for who, payload in ((bert.id, ["anna"]), (anna.id, ["anna"]), (anna.id, []), (anna.id, [b"x"]), ("x", ["new"]),
+                         (anna.id, ["bert-2"]), (anna.id, ["anna-x"])):  # fmt: skip
         size = core.trust.size
         assert code(core.write, registry.now, [("node", who, payload)]).split(".")[0] in ("reject", "malformed")
         assert core.trust.size == size
+
+
+# ── how much ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_principal_cannot_publish_without_end(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody who looks for somebody walks through what is published."""
+    monkeypatch.setattr(presence, "LIVE", 3)
+    monkeypatch.setattr(presence, "KNOWN", 5)
+    core = registry.core
+    anna, bert = people(registry)
+    mine = SigningKey(os.urandom(32)).public.raw
+    for _ in range(3):
+        publish(core, anna, registry.now, node="anna", log_key=mine)
+    assert code(publish, core, anna, registry.now, node="anna", log_key=mine) == "directory.instances"
+    assert core.presence.running(anna.id, registry.now) == 3
+    for _ in range(2):  # those that ended count until their windows are over, for their links still verify
+        core.presence.leave(anna.curve.public)
+        publish(core, anna, registry.now, node="anna", log_key=mine)
+    core.presence.leave(anna.curve.public)
+    assert code(publish, core, anna, registry.now, node="anna", log_key=mine) == "directory.instances"
+    publish(core, bert, registry.now, node="bert")
+    core.presence.forget_expired(registry.tick(3601))
+    publish(core, anna, registry.now, node="anna", log_key=mine)
+
+
+def test_a_node_ends_its_own_instances_only(registry: Registry) -> None:
+    core = registry.core
+    anna, bert = people(registry)
+    same = os.urandom(16)
+    for who in (anna, bert):
+        publish(core, who, registry.now, node=who.id.name, instance_id=same)
+    assert len(core.presence.leave(bert.curve.public, [same])) == 1
+    assert core.presence.running(anna.id, registry.now) == 1 and core.presence.running(bert.id, registry.now) == 0
+
+
+# ── a key in two uses ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_verifier_folds_the_same_whatever_it_knows_of_presence(registry: Registry) -> None:
+    """An instance key that some knew and others had forgotten, made an identity key: who knew it refused the log."""
+    core = registry.core
+    anna, _ = people(registry)
+    key = SigningKey(os.urandom(32))
+    given = Instance(
+        anna.id, 1, os.urandom(16), key.public.raw, anna.key.id, "anna", SigningKey(os.urandom(32)).public.raw,
+        anna.curve.public, [], ["envelope", "grant"], registry.now, registry.now + 2 * SECOND,
+    ).signed_by(anna.key, key).encode()  # fmt: skip
+    core.presence.publish(given, now=registry.now, link_id=os.urandom(16))
+    knows = Trust.pinned(registry.root.id).advance([*core.store.entries(), given], now=registry.now)
+    assert key.id in knows.instances
+    payload = list(registry.rotation(anna, key).proven_by(anna.key, key))
+    assert code(life.rotate, core, payload, now=registry.now) == "directory.key_seen"
+    core.presence.forget_expired(registry.tick(3))
+    payload = list(registry.rotation(anna, key).proven_by(anna.key, key))
+    size = core.trust.size
+    life.rotate(core, payload, now=registry.now)
+    core.revoke("principal", anna.id.encode(), revoker=directory_id("local.test"), reason="", now=registry.now)
+    later = list(core.store.entries(size))
+    for trust in (knows, Trust.pinned(registry.root.id).advance(core.store.entries(), now=registry.now)):
+        there = trust if trust.size > size else trust.advance(later, now=registry.now)
+        assert there.frontier.root() == core.trust.frontier.root() and key.id not in there.instances
+        assert key.id not in there.present.get(anna.id, ())
+        assert there.principals[anna.id].state == "revoked"
+
+
+def test_an_instance_under_a_tainted_key_is_not_dated_to_before_the_taint(registry: Registry) -> None:
+    core = registry.core
+    anna, _ = people(registry)
+    registry.tick(3600)
+    early = registry.now - 60 * SECOND
+    publish(core, anna, early, node="anna")
+    life.taint(core, anna.id, now=registry.tick())
+    back_dated = statement(anna, early, node="anna")
+    assert code(core.presence.publish, back_dated, now=registry.tick(600), link_id=b"l" * 16) == "directory.must_rotate"
+
+
+def test_tokens_do_not_outlive_the_keys_they_were_made_beside(registry: Registry) -> None:
+    core, who = registry.core, registry.identity("dora").id
+    core.add_principal(who, now=registry.now, owner="")
+    for token in (b"1" * 32, b"2" * 32):
+        core.issue_token(who, token, now=registry.now)
+    dora = registry.identity("dora")
+    register_here(core, dora, now=registry.now)
+    assert not core.admits_token(b"1" * 32, registry.now)
+    for end in (lambda: life.lose_key(core, who, now=registry.now),
+                lambda: life.compromise(core, who, since=registry.now, now=registry.now)):  # fmt: skip
+        core.issue_token(who, os.urandom(32), now=registry.now)
+        left = core.store._db.execute("SELECT count(*) FROM tokens WHERE used = 0").fetchone()[0]  # type: ignore[attr-defined]
+        end()
+        after = core.store._db.execute("SELECT count(*) FROM tokens WHERE used = 0").fetchone()[0]  # type: ignore[attr-defined]
+        assert (left, after) == (1, 0)
+        register_here(core, registry.identity("dora"), now=registry.tick())
 
 
 # ── the receipt of a retirement ──────────────────────────────────────────────────────────────────────────────────────

@@ -72,7 +72,7 @@ def test_the_fold_refuses_that_somebody_revokes_what_is_anothers() -> None:
     carol = world["carol"]
     for kind, handle in (
         ("principal", carol.id.encode()), ("key", carol.identity.id), ("instance", carol.running.handle),
-        ("key", carol.instance.id), ("principal", b"spiffe://local.test/agent/nobody"),
+        ("principal", b"spiffe://local.test/agent/nobody"),
     ):  # fmt: skip
         refused(world, entry(world, kind, handle, "dave"))
         if kind == "principal" and b"nobody" in handle:

@@ -215,6 +215,8 @@ async def test_only_owner_and_operator_sponsor_and_only_the_owner_ends(world: Wo
         await world.refuses("directory.not_owner", "agent", command[0], "adder", *command[1:], "--as", "mallory")
     for who in ("mallory", "adder"):
         await world.refuses("directory.not_sponsor", "agent", "rotate", "adder", "--lost-key", "--as", who)
+    back_dated = ("compromised", "adder", "--since", "1h")  # it would disown what it signed
+    await world.refuses("directory.not_sponsor", "agent", *back_dated, "--as", "adder")
     await world.does("agent", "suspend", "adder", "--as", "user/olga")
     await world.does("agent", "resume", "adder", "--as", "user/olga")
     await world.does("agent", "rotate", "adder", "--lost-key", "--as", "user/olga")
