@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
 from typing import Final, Generic, TypeVar
 
-_SLACK: Final = 64
+_ROOM: Final = 64  # a part of so many is made free at once: looking for who holds most is then paid for by many
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -24,7 +23,6 @@ class Shares(Generic[K, V]):
         self._holders: dict[K, str] = {}
         self._of: dict[str, OrderedDict[K, tuple[int, V]]] = {}  # by holder, oldest first
         self._weights: dict[str, int] = {}
-        self._largest: list[tuple[int, str]] = []  # a heap of (-weight, holder), each at least once as heavy as it is
         self.weight = 0
 
     def __len__(self) -> int:
@@ -36,16 +34,17 @@ class Shares(Generic[K, V]):
         Returns:
             The keys of what had to go for it, perhaps itself.
         """
-        self.pop(key)
+        if key in self._holders:
+            self.pop(key)
         self._holders[key] = holder
-        self._of.setdefault(holder, OrderedDict())[key] = (weight, value)
-        self._weigh(holder, weight)
-        gone = []
-        while self.weight > self._limit:
-            mine = self._of[self._top()]
-            gone.append(next(iter(mine)))
-            self.pop(gone[-1])
-        return gone
+        mine = self._of.get(holder)
+        if mine is None:
+            mine = self._of[holder] = OrderedDict()
+            self._weights[holder] = 0
+        mine[key] = (weight, value)
+        self._weights[holder] += weight
+        self.weight += weight
+        return self._make_room() if self.weight > self._limit else []
 
     def get(self, key: K) -> V | None:
         """The value of a key, while it is kept."""
@@ -57,30 +56,29 @@ class Shares(Generic[K, V]):
         holder = self._holders.pop(key, None)
         if holder is None:
             return None
-        weight, value = self._of[holder].pop(key)
-        if self._of[holder]:
-            self._weigh(holder, -weight)
-        else:
-            self.weight -= weight
+        mine = self._of[holder]
+        weight, value = mine.pop(key)
+        self.weight -= weight
+        self._weights[holder] -= weight
+        if not mine:
             del self._of[holder], self._weights[holder]
         return value
 
-    def _weigh(self, holder: str, more: int) -> None:
-        self.weight += more
-        self._weights[holder] = now = self._weights.get(holder, 0) + more
-        if more > 0:
-            heapq.heappush(self._largest, (-now, holder))
-            if len(self._largest) > 4 * len(self._weights) + _SLACK:
-                self._largest = [(-weight, one) for one, weight in self._weights.items()]
-                heapq.heapify(self._largest)
-
-    def _top(self) -> str:
-        """Who holds most. What the heap says of a holder may be what it held once: then it is put right."""
-        while True:
-            said, holder = self._largest[0]
-            now = self._weights.get(holder)
-            if now == -said:
-                return holder
-            heapq.heappop(self._largest)
-            if now is not None and now < -said:
-                heapq.heappush(self._largest, (-now, holder))
+    def _make_room(self) -> list[K]:
+        """Cut everybody who holds more than the level at which enough is free down to it."""
+        excess = self.weight - (self._limit - self._limit // _ROOM)
+        largest = sorted(self._weights.items(), key=lambda one: -one[1])
+        together, level = 0, 0
+        for count, (_, weight) in enumerate(largest, 1):
+            together += weight
+            level = (together - excess) // count
+            if count == len(largest) or level >= largest[count][1]:
+                break
+        gone: list[K] = []
+        for holder, weight in largest:
+            if weight <= level:
+                break
+            while self._weights.get(holder, 0) > level:
+                gone.append(next(iter(self._of[holder])))
+                self.pop(gone[-1])
+        return gone
