@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -97,6 +98,29 @@ async def test_an_instance_that_dies_is_started_again(town: Town) -> None:
             await asyncio.sleep(0.05)
     assert second in seen and first not in seen
     assert program.stop(signal.SIGINT) == 0
+
+
+async def test_an_instance_that_cannot_be_started_for_now_is_started_later(town: Town) -> None:
+    """The parent has no file descriptor left for a while; nothing of the tries in vain is left open."""
+    program = town.start("run", "counting:counter", "--instances", "2")
+    program.until("is served by 2 processes")
+    parent, open_files = program.process.pid, Path(f"/proc/{program.process.pid}/fd")
+    old = {int(str(one["process"])) for one in await askings(town, "counter", 4)}
+    before = len(list(open_files.iterdir()))
+    soft, most = resource.prlimit(parent, resource.RLIMIT_NOFILE)
+    resource.prlimit(parent, resource.RLIMIT_NOFILE, (3, most))
+    os.kill(min(old), signal.SIGKILL)
+    program.until("cannot be started: Too many open files; it starts again in 2 s")
+    resource.prlimit(parent, resource.RLIMIT_NOFILE, (soft, most))
+    async with operator(town) as bus, asyncio.timeout(60):
+        seen: set[object] = set()
+        while len(seen - old) < 1:
+            with suppress(AgentGone):
+                seen.add((await bus.request("counter", Raw("Ask", {}), timeout=20))["process"])
+            await asyncio.sleep(0.05)
+        while len(list(open_files.iterdir())) > before:
+            await asyncio.sleep(0.05)
+    assert program.stop() == 0
 
 
 async def test_instances_end_when_what_started_them_is_killed(town: Town) -> None:

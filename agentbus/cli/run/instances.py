@@ -14,6 +14,7 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -64,9 +65,12 @@ class Instances:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
         keepers = [asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)]
+        for keeper in keepers:
+            keeper.add_done_callback(lambda _: self._stop.set())  # it ends by itself only where something is wrong
         try:
             await self._stop.wait()
             notify("STOPPING=1")
+            broken = [error for keeper in keepers if keeper.done() and (error := keeper.exception()) is not None]
         finally:
             for keeper in keepers:
                 keeper.cancel()
@@ -74,6 +78,8 @@ class Instances:
             await asyncio.gather(*map(_end, self._running.values()))
             if self._ready_file is not None:
                 self._ready_file.unlink(missing_ok=True)
+        if broken:
+            raise broken[0]
         return self._status
 
     async def _keep(self, number: int) -> None:
@@ -81,39 +87,45 @@ class Instances:
         loop, pause = asyncio.get_running_loop(), PAUSE[0]
         while True:
             born = loop.time()
-            process, who = await self._start(number)
-            if who is not None:
-                self._now_ready(number, who)
-            status = await process.wait()
+            try:
+                process, who = await self._start(number)
+            except OSError as error:  # no file descriptor, memory or process is to be had now
+                status, what = 1, f"cannot be started: {error.strerror or error}"
+                if number not in self._ready:
+                    announce(f"instance {number} {what}", err=True)
+            else:
+                if who is not None:
+                    self._now_ready(number, who)
+                status = await process.wait()
+                what = f"ended with status {status}"
             if number not in self._ready:  # what keeps one from starting keeps all: it has said why
                 self._status = status or 1
                 self._stop.set()
                 return
             pause = PAUSE[0] if loop.time() - born > STEADY else pause
-            announce(f"instance {number} ended with status {status}; it starts again in {pause:g} s", err=True)
+            announce(f"instance {number} {what}; it starts again in {pause:g} s", err=True)
             await asyncio.sleep(pause)
             pause = min(pause * 2, PAUSE[1])
 
     async def _start(self, number: int) -> tuple[Process, str | None]:
         """A process, and whom it serves; None where it ended before it could be asked."""
-        reading, writing = os.pipe()
         command = [sys.executable, "-P", "-m", "agentbus.cli.main", "run", "--until-parent-ends"]
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command, "--ready-file", f"/dev/fd/{writing}", *self._arguments, stdin=PIPE, stdout=DEVNULL,
-                pass_fds=(writing,), env=self._env, start_new_session=True,
-            )  # fmt: skip
-        finally:
-            os.close(writing)
-        self._running[number] = process
         reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
-        )
-        try:
+        reading, writing = os.pipe()
+        with ExitStack() as ends:
+            try:
+                pipe = ends.enter_context(os.fdopen(reading, "rb"))
+                transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                    lambda: asyncio.StreamReaderProtocol(reader), pipe
+                )
+                ends.callback(transport.close)
+                process = self._running[number] = await asyncio.create_subprocess_exec(
+                    *command, "--ready-file", f"/dev/fd/{writing}", *self._arguments, stdin=PIPE, stdout=DEVNULL,
+                    pass_fds=(writing,), env=self._env, start_new_session=True,
+                )  # fmt: skip
+            finally:
+                os.close(writing)
             line = (await reader.readline()).decode().strip()
-        finally:
-            transport.close()
         return process, line or None
 
     def _now_ready(self, number: int, who: str) -> None:
