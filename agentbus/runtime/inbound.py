@@ -309,11 +309,14 @@ class Inbound:
         finally:
             account.looking = False
             if not self.closed:
-                accepted: list[_Accepted] = []
-                self._open(connection, account, frame, parts, accepted, looked=looked + 1)
-                self._finish(accepted)
+                self._give(connection, self._open_again, account, frame, parts, looked + 1)
                 if not account.looking:
                     self._give_turns(connection, account)
+
+    def _open_again(self, connection: Connection, account: Account, frame: bytes, parts: Parts, looked: int) -> None:
+        accepted: list[_Accepted] = []
+        self._open(connection, account, frame, parts, accepted, looked=looked)
+        self._finish(accepted)
 
     def _refused(self, connection: Connection, frame: bytes, event: Refused, now: int) -> None:
         code = event.error.code

@@ -627,6 +627,37 @@ async def test_what_was_held_behind_a_look_up_takes_turns_and_keeps_its_order(ne
     assert max(steps) <= AT_ONCE + 1 and not account.held and account.turns == 0
 
 
+async def test_a_frame_that_nobody_can_judge_after_a_look_up_costs_its_own_connection_only(
+    net: Any, bank: Bank, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault that a peer has found: it ends where any other does, and what was held behind it is not forgotten."""
+    assert await net.attacker.deliver(net.attacker.forge("bank", Quote())) == "ok"
+    captured, inbound = net.attacker.capture("Quote", sender="mallory"), net._node.inbound
+    stray: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: stray.append(context))
+    unknown = net.attacker.forge("bank", Quote(), edit=lambda header: header._replace(sender_key=b"?" * 32))
+    behind = net.attacker.forge("bank", Quote())
+    captured.sink.received(captured.connection, unknown)
+    account, judged = inbound.accounts[captured.connection], inbound._open
+    assert account.looking
+    inbound._admit(captured.connection, behind, cut(behind), [])
+    assert len(account.held) == 1
+    quoted = bank.quoted
+
+    def faulty(*of: Any, looked: int) -> None:
+        if looked:
+            raise RuntimeError
+        judged(*of, looked=looked)
+
+    inbound._open = faulty
+    await net.settle()
+    gc.collect()
+    assert not account.looking and not account.held and account.turns == 0
+    assert bank.quoted == quoted + 1  # it came before the connection ended
+    assert "its connection is dropped" in caplog.text
+    assert stray == []
+
+
 async def test_nothing_is_kept_of_a_connection_that_is_gone(net: Any, bank: Bank) -> None:
     """Frames that were queued, and what they cost, come after the end of their connection."""
     assert await net.attacker.deliver(net.attacker.forge("bank", Quote())) == "ok"
