@@ -8,37 +8,12 @@ from typing import Any
 import click
 
 from agentbus.cli.output import json_option, say
+from agentbus.cli.pin import root_key, root_option
 
 
 @click.group()
 def directory() -> None:
     """Directories: keys, backup and recovery, and evidence."""
-
-
-def pinned(root: str | None) -> bytes:
-    """The pinned thumbprint: what was given, else the profile's.
-
-    Raises:
-        ConfigError: ``config.no_bus``, ``config.no_root``.
-    """
-    from agentbus.connect import find_url
-    from agentbus.errors import ConfigError, Malformed
-    from agentbus.wire.ids import unb64
-
-    if root is None:
-        return find_url().root
-    try:
-        return unb64(root.rpartition("#")[2].partition(".")[0], 32)
-    except Malformed as error:
-        text = f"{root!r} is no thumbprint: 43 characters, as in a bus URL between the # and the dot"
-        raise ConfigError("config.no_root", text) from error
-
-
-def root_option(command: Any) -> Any:
-    """Whom to believe."""
-    return click.option(
-        "--root", default=None, metavar="THUMBPRINT", help="The root key's thumbprint (default: the profile's pin)."
-    )(command)
 
 
 @directory.command("check")
@@ -52,7 +27,7 @@ def check(file: Path, root: str | None, as_json: bool) -> None:
     """
     from agentbus.directory import evidence
 
-    found = evidence.check(file.read_text("utf-8"), pinned(root))
+    found = evidence.check(file.read_text("utf-8"), root_key(root))
     shown = {**found, "instant": _iso(found["instant"])} if "instant" in found else found
     lines = (
         f"{key:12} {', '.join(map(str, value)) if isinstance(value, list) else value}" for key, value in shown.items()
@@ -220,7 +195,7 @@ def rebuild(folder: Path | None, root: str | None, as_json: bool) -> None:
 
     entries = survival.mirrored(folder or _data(None).folder)
     began = time.perf_counter()
-    trust = Trust.pinned(pinned(root)).advance(entries, now=_now())
+    trust = Trust.pinned(root_key(root)).advance(entries, now=_now())
     seconds = time.perf_counter() - began
     found = {
         "domain": trust.domain, "size": trust.size, "root": b64(trust.frontier.root()),
@@ -249,14 +224,14 @@ def key(key_id: str, folder: Path | None, at: str, known_at: str | None, root: s
     """
     from datetime import UTC, datetime
 
-    from agentbus.cli.life import instant
+    from agentbus.cli.when import instant
     from agentbus.delegation.trust import Trust
     from agentbus.directory import survival
     from agentbus.directory.life import parse_key
 
     now = datetime.now(UTC)
     when, known = instant(at, now), None if known_at is None else instant(known_at, now)
-    trust = Trust.pinned(pinned(root)).advance(survival.mirrored(folder or _data(None).folder), now=_now())
+    trust = Trust.pinned(root_key(root)).advance(survival.mirrored(folder or _data(None).folder), now=_now())
     raw = parse_key(key_id)
     code = trust.refuses_key_at(raw, when, known=known)
     record = trust.keys.get(raw)

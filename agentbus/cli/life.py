@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -13,16 +12,14 @@ import click
 
 from agentbus.cli.node import open_bus
 from agentbus.cli.output import as_option, json_option, run_async, say
+from agentbus.cli.when import duration, instant
 from agentbus.errors import ConfigError
 
 CODES: Final = {
-    "config.instant": "An instant is ISO 8601 with its offset (2026-01-01T12:00:00Z), or how long ago (90s, 2h, 3d).",
     "config.lost_key": "Options of a rotation that somebody else starts do not go with one that the key itself signs.",
     "config.rotate": "One of --prepare, --activate and --lost-key at a time.",
     "config.not_prepared": "There is no prepared key here to make active.",
 }
-
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def add_life(group: click.Group, kind: str) -> None:
@@ -178,33 +175,3 @@ def _add_state(group: click.Group, who_of: Any, verb: str, state: Any, text: str
 
 def _said(who: str, state: str, seq: int, text: str, as_json: bool) -> None:
     say({"name": who, "state": state, "seq": seq}, text, as_json=as_json)
-
-
-def duration(text: str) -> timedelta:
-    """``90s``, ``5m``, ``2h`` or ``3d``.
-
-    Raises:
-        ConfigError: ``config.instant``.
-    """
-    found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
-    if not found:
-        raise ConfigError("config.instant", f"{text!r} is no duration such as 90s, 2h or 3d")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
-
-
-def instant(text: str, now: datetime) -> int:
-    """Microseconds since 1970 of an ISO 8601 instant with its offset, or of so long before ``now``.
-
-    Raises:
-        ConfigError: ``config.instant``.
-    """
-    if re.fullmatch(r"\d+[smhd]", text.strip()):
-        at = now - duration(text)
-    else:
-        try:
-            at = datetime.fromisoformat(text.strip())
-        except ValueError as error:
-            raise ConfigError("config.instant", f"{text!r} is no instant; {CODES['config.instant']}") from error
-        if at.tzinfo is None:
-            raise ConfigError("config.instant", f"{text!r} has no offset; for UTC end it in Z")
-    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

@@ -140,7 +140,7 @@ def test_the_commands(lab: Lab, data: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "count"),
     [([], 7), (["--accepted"], 3), (["--refused"], 2), (["--last", "2"], 2), (["--user", "alice"], 3),
-     (["--since", "2030-01-01"], 0), (["--until", "2030-01-01T00:00"], 7), (["--agent", "erin"], 0)],
+     (["--since", "2030-01-01T00:00Z"], 0), (["--until", "2030-01-01T02:00+02:00"], 7), (["--agent", "erin"], 0)],
 )  # fmt: skip
 def test_show_has_filters(lab: Lab, data: Path, options: list[str], count: int) -> None:
     common = ["log", "show", str(data / "carol"), "--directory", str(data / "directory"), "--root"]

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from agentbus.cli.log.options import FOLDER, directory_option, pinned_root, root_option
+from agentbus.cli.log.options import FOLDER, directory_option
 from agentbus.cli.output import json_option, say
+from agentbus.cli.pin import pinned_root, root_key, root_option
 
 
 @click.command()
@@ -29,9 +30,9 @@ def prove(
     from agentbus.audit import read_events
     from agentbus.log.messageproof import check_message_proof, prove_message
     from agentbus.log.read import read_log
-    from agentbus.wire.ids import b64, unb64
+    from agentbus.wire.ids import b64
 
-    key = unb64(pinned_root(root).partition(".")[0], 32)
+    key = root_key(root)
     proof = prove_message(
         read_log(path), message, events=read_events(directory), root=key, with_body=not without_body
     ).encode()
@@ -55,7 +56,7 @@ def check_proof(file: Path, root: str | None, as_json: bool) -> None:
     from agentbus.wire.ids import unb64
 
     pinned = pinned_root(root)
-    report, shown = check_message_proof(file.read_bytes(), root=unb64(pinned.partition(".")[0], 32))
+    report, shown = check_message_proof(file.read_bytes(), root=unb64(pinned, 32))
     facts = shown.facts()
     lines = [f"root key {pinned}", *verdict_lines(report, judged=True)]
     lines += [f"{name:14} {value}" for name, value in facts.items() if value is not None]

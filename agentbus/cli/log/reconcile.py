@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from agentbus.cli.log.options import evidence_options, pinned_root
+from agentbus.cli.log.options import evidence_options
 from agentbus.cli.log.verify import progress_bar
 from agentbus.cli.output import json_option, say
+from agentbus.cli.pin import pinned_root
 
 _SHOWN = 50
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import click
 
-from agentbus.cli.log.options import FOLDER, pinned_root, root_option
+from agentbus.cli.log.options import FOLDER
 from agentbus.cli.log.verify import progress_bar
 from agentbus.cli.output import json_option, say
+from agentbus.cli.pin import pinned_root, root_option
 from agentbus.errors import ConfigError
 
 CODES: Final = {

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from agentbus.cli.log.options import evidence_options, pinned_root
+from agentbus.cli.log.options import evidence_options
 from agentbus.cli.log.verify import progress_bar
 from agentbus.cli.output import json_option
-from agentbus.errors import ConfigError
+from agentbus.cli.pin import pinned_root
+from agentbus.cli.when import instant
 
 if TYPE_CHECKING:
     from agentbus.audit import Message
 
-CODES: Final = {
-    "config.time": "A time is 2026-01-01, 2026-01-01T12:00 (UTC unless it says otherwise), or 90s, 15m, 2h, 3d ago.",
-}
 EVERY: Final = 0.2  # seconds between looks at a log that is followed
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @click.command()
@@ -31,7 +29,7 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 @click.option("--action", default=None, metavar="TYPE", help="The message type.")
 @click.option("--conversation", default=None, metavar="HEX", help="Its id, or the beginning of it.")
 @click.option("--accepted/--refused", default=None, help="Only what was received, and accepted or refused.")
-@click.option("--since", default=None, metavar="TIME", help="2026-01-01T12:00, or 15m for fifteen minutes ago.")
+@click.option("--since", default=None, metavar="TIME", help="2026-01-01T12:00Z, or 15m for fifteen minutes ago.")
 @click.option("--until", default=None, metavar="TIME", help="The same, for the end.")
 @click.option("--last", type=click.IntRange(1), default=None, metavar="N", help="The newest N of them.")
 @click.option("--body", "bodies", is_flag=True, help="Show bodies as well.")
@@ -48,8 +46,8 @@ def show(
     """
     from agentbus.audit import Evidence
 
-    now = time.time_ns() // 1000
-    filters |= {"since": _instant(since, now), "until": _instant(until, now)}
+    now = datetime.now(UTC)
+    filters |= {"since": since and instant(since, now), "until": until and instant(until, now)}
     evidence = Evidence.open(*paths, directory=directory, root=pinned_root(root))
     with progress_bar("verifying") as progress:
         report = evidence.verify(progress=progress)
@@ -83,23 +81,3 @@ def _line(message: Message, *, as_json: bool, bodies: bool) -> str:
         return line
     shown = row["body"] if message.body is not None else "(erased)" if message.erased else "(absent)"
     return f"{line}\n    {shown}"
-
-
-def _instant(text: str | None, now: int) -> int | None:
-    """Microseconds of a time on the command line.
-
-    Raises:
-        ConfigError: ``config.time``.
-    """
-    from datetime import UTC, datetime
-
-    if text is None:
-        return None
-    if text[:-1].isdigit() and text[-1:] in _UNITS:
-        return now - int(text[:-1]) * _UNITS[text[-1]] * 1_000_000
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError("config.time", f"{text!r}: {CODES['config.time']}") from error
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return int(found.timestamp() * 1_000_000)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from agentbus.cli.log.options import evidence_options, pinned_root
+from agentbus.cli.log.options import evidence_options
 from agentbus.cli.output import json_option, say
+from agentbus.cli.pin import pinned_root
 
 if TYPE_CHECKING:
     from agentbus.log.report import Report
