@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from agentbus.runtime.message import Request
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", defer_build=True)
+from agentbus.runtime.message import Request, Strict
 
 
-class Card(_Strict):
+class Card(Strict):
     """What the directory says of one principal."""
 
     id: str
@@ -30,26 +26,26 @@ class Card(_Strict):
     running: int
 
 
-class Cards(_Strict):
+class Cards(Strict):
     """Several principals."""
 
     agents: list[Card]
 
 
-class Done(_Strict):
+class Done(Strict):
     """It is in the directory's log."""
 
     seq: int
 
 
-class Token(_Strict):
+class Token(Strict):
     """A single-use enrolment token; it is shown once."""
 
     token: str
     expires: int
 
 
-class Retired(_Strict):
+class Retired(Strict):
     """The directory's receipt of everything it ended: an evidence file that is verified offline."""
 
     receipt: dict[str, Any]

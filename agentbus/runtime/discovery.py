@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agentbus.runtime.agent import Agent, Handler
-from agentbus.runtime.message import Request, adapter
+from agentbus.runtime.message import Request, Strict, adapter
 from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import SECOND
 
@@ -22,11 +22,7 @@ TYPES: Final = 128  # message types of one agent
 Schema = dict[str, Any]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", defer_build=True)
-
-
-class MessageClaim(_Strict):
+class MessageClaim(Strict):
     """One message type that an agent says it answers, and what it says it requires."""
 
     type: str = Field(max_length=128)
@@ -49,7 +45,7 @@ class MessageClaim(_Strict):
         return self.model_copy(update={"request": None, "answer": None})
 
 
-class Described(_Strict):
+class Described(Strict):
     """The claims are kept; they replace what this agent claimed before."""
 
 
@@ -66,7 +62,7 @@ class Describe(Request[Described]):
         return self
 
 
-class Found(_Strict):
+class Found(Strict):
     """One agent: what the directory knows of it, and what it claims."""
 
     id: str
@@ -81,7 +77,7 @@ class Found(_Strict):
     claimed_at: int | None  # microseconds; None: it never described itself
 
 
-class FoundAgents(_Strict):
+class FoundAgents(Strict):
     """The agents that fit, by id."""
 
     agents: list[Found]

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from agentbus.crypto.sealed import SealKey, seal
 from agentbus.delegation.chain import Authority, verify_chain
 from agentbus.delegation.scope import Scope, scopes
 from agentbus.errors import DirectoryRefused, Malformed, ProgrammingError
 from agentbus.runtime.caller import Caller, _Plain
-from agentbus.runtime.message import Request, adapter
+from agentbus.runtime.message import Request, Strict, adapter
 from agentbus.wire.ids import PrincipalId, b64, unb64
 from agentbus.wire.limits import SECOND
 
@@ -35,11 +35,7 @@ ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 CHAIN: Final = "urn:agentbus:token-type:chain"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", defer_build=True)
-
-
-class PublicKey(_Strict):
+class PublicKey(Strict):
     """A key to seal to (X25519, base64url)."""
 
     key: str
@@ -49,7 +45,7 @@ class ExchangeKey(Request[PublicKey]):
     """The key that tokens for the exchange are sealed to; another after each start."""
 
 
-class Sealed(_Strict):
+class Sealed(Strict):
     """What only the one who asked can read."""
 
     sealed: str
@@ -61,7 +57,7 @@ class Tokens(Request[Sealed]):
     sealed: str = Field(max_length=400_000)
 
 
-class Jwks(_Strict):
+class Jwks(Strict):
     """Public keys (RFC 7517 §5) that verify access tokens issued here."""
 
     keys: list[dict[str, str]]
@@ -71,7 +67,7 @@ class TokenKeys(Request[Jwks]):
     """The keys that verify access tokens issued here."""
 
 
-class IssuerRule(_Strict):
+class IssuerRule(Strict):
     """Which tokens of an outside issuer count, for whom, and what they may give."""
 
     issuer: str
@@ -87,7 +83,7 @@ class IssuerRule(_Strict):
     consent_by: list[str] = Field(default_factory=list)
 
 
-class IssuerRules(_Strict):
+class IssuerRules(Strict):
     """Every outside issuer that was ever configured."""
 
     issuers: list[IssuerRule]

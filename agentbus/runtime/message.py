@@ -24,6 +24,12 @@ T = TypeVar("T")
 TYPE_LENGTH: Final = 256  # characters, as the header has room for
 
 
+class Strict(BaseModel):
+    """What the bus's own services say: nothing in it is dropped in silence."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+
 class Request(BaseModel, Generic[R]):
     """The base of a message that is answered by one ``R``."""
 

@@ -30,6 +30,7 @@ from agentbus.errors import AgentBusError, Denied, DirectoryRefused, LogError, R
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.context import Context
 from agentbus.runtime.exchange import (
+    ACCESS_TOKEN,
     CHAIN,
     EndIssuer,
     ExchangeKey,
@@ -45,7 +46,7 @@ from agentbus.runtime.exchange import (
     read_sealed,
 )
 from agentbus.services import exchange_rules
-from agentbus.services.exchange_rules import ACCESS_TOKEN, Access, Client, Root
+from agentbus.services.exchange_rules import Access, Client, Root
 from agentbus.services.exchange_tokens import OwnToken, is_own, jwks, sign_access, verify_access
 from agentbus.services.resources import close_with
 from agentbus.wire.ids import PrincipalId, b64, name_id

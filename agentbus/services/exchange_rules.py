@@ -23,6 +23,7 @@ from agentbus.delegation.outside import Consent
 from agentbus.delegation.scope import Scope, all_within, covers, scope, scopes
 from agentbus.delegation.trust import NeedsTrust, Trust
 from agentbus.errors import AgentBusError, Denied, Rejected, RequestInvalid
+from agentbus.runtime.exchange import ACCESS_TOKEN, CHAIN, GRANT_TYPE, JWT
 from agentbus.services.exchange_tokens import ACCESS_LIFE, OwnToken
 from agentbus.wire.ids import PrincipalId, everyone, name_id, unb64
 from agentbus.wire.limits import SECOND
@@ -48,11 +49,7 @@ CODES: Final = {
     "denied.exchange_revoked": "A grant or principal that the subject token rests on was revoked.",
 }
 
-GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-CHAIN: Final = "urn:agentbus:token-type:chain"
-_TYPE: Final = "urn:ietf:params:oauth:token-type:"
-ACCESS_TOKEN: Final = _TYPE + "access_token"
-JWTS: Final = (ACCESS_TOKEN, _TYPE + "jwt", _TYPE + "id_token")
+JWTS: Final = (ACCESS_TOKEN, JWT, "urn:ietf:params:oauth:token-type:id_token")
 KNOWN: Final = frozenset(
     {"grant_type", "subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type",
      "audience", "scope", "targets", "expires_in", "depth", "consent"}
