@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from agentbus.delegation.decide import Policy
 from agentbus.delegation.messages import VerifiedMessage
 from agentbus.delegation.trust import NeedsTrust
-from agentbus.errors import AgentBusError, Malformed
+from agentbus.errors import AgentBusError, LogError, Malformed
 from agentbus.protocol.engine import Engine
 from agentbus.protocol.events import Asked, Event, Good, Refused
 from agentbus.protocol.opening import Read, read_frame
@@ -199,7 +199,7 @@ class Inbound:
         """Whatever a frame makes go wrong here ends with its own connection: others' frames are judged all the same."""
         try:
             return take(connection, *of)
-        except AgentBusError:  # this node's own trouble, such as a log that cannot be written
+        except LogError:  # this node's own trouble: what cannot be put on the record is not judged
             raise
         except Exception:
             logger.exception("a frame was more than this node could judge; its connection is dropped")

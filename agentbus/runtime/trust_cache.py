@@ -170,7 +170,7 @@ class TrustCache:
                 # It may be too old to know whose head that is: then the root key's word convinces it.
                 introduced = await asyncio.to_thread(self._mirror.head_key_entry)
                 note, entries, ended = await self._call("poll", size, shown, introduced, expect="head")
-            self.departed.update(ended)
+            self._ended(ended)
             entries = entries[self.trust.size - size :]  # a push may have brought the first ones meanwhile
             if entries:
                 self._advance_log(entries)
@@ -345,8 +345,11 @@ class TrustCache:
             if error.code in ("reject.head_forked", "reject.wrong_root"):
                 self.problem = error
             self._hint.set()  # a gap, or entries in another order: the poll brings them all
-        for key in ended:
-            self.departed.add(key)
+        self._ended(ended)
+
+    def _ended(self, keys: Iterable[bytes]) -> None:
+        """These instances ended; of those that are not known here nothing is kept, as they cannot be asked anyway."""
+        self.departed.update(key for key in keys if key in self.trust.instances)
 
     def head_of(self, size: int) -> bytes | None:
         """The head of this size that the directory showed this node, if it is remembered."""

@@ -11,6 +11,7 @@ import hmac
 import logging
 import os
 from collections.abc import Callable, Iterable
+from itertools import chain, zip_longest
 from typing import Any, Final
 
 from agentbus.crypto.keys import CurveKey
@@ -20,13 +21,13 @@ from agentbus.directory.core import Directory
 from agentbus.errors import AgentBusError, DirectoryRefused, Malformed
 from agentbus.runtime.clock import Clock
 from agentbus.services.inside import Inside
+from agentbus.services.peers import ITEMS, Peer, Peers, paged
 from agentbus.transport.base import Connection
 from agentbus.wire.frame import ENROLMENT
 from agentbus.wire.limits import SECOND
 from agentbus.wire.sync import decode_sync, encode_sync
 
 logger: Final = logging.getLogger("agentbus.directory")
-PAGE: Final = 400_000  # bytes of entries in one answer: a frame holds a megabyte
 ENROLMENT_SIZE: Final = 4096  # bytes; whoever holds a token is nobody yet
 TIME_LEAF: Final = 10 * SECOND
 
@@ -48,9 +49,7 @@ class DirectoryServer(Inside):
 
     def __init__(self, core: Directory, clock: Clock, entropy: Callable[[int], bytes] = os.urandom) -> None:
         super().__init__(core, clock, entropy)
-        self._nodes: dict[int, Connection] = {}
-        self._interest: dict[str, set[int]] = {}
-        self._homes: dict[bytes, int] = {}  # instance id → the connection that published it, the newest if several did
+        self._peers = Peers()
         self._task: asyncio.Task[None] | None = None
         core.changed = self._grown
 
@@ -71,15 +70,9 @@ class DirectoryServer(Inside):
 
     def lost(self, connection: Connection) -> None:
         """A node is gone, and with it its instances."""
-        if self._nodes.pop(connection.id, None) is None:
-            return
-        for interested in self._interest.values():
-            interested.discard(connection.id)
-        lived_there = [instance for instance, home in self._homes.items() if home == connection.id]
-        for instance in lived_there:
-            del self._homes[instance]
-        if connection.peer is not None:  # other processes of the same identity go on
-            self._tell_gone(self.core.presence.leave(connection.peer, lived_there))
+        peer = self._peers.lost(connection)
+        if peer is not None and peer.homes:  # other processes of the same identity go on
+            self._tell_gone(self.core.presence.leave(peer.key, peer.homes))
 
     def serve(self, connection: Connection, frame: bytes) -> None:
         """One synchronisation or enrolment frame; every one is answered, if only with a refusal."""
@@ -87,59 +80,66 @@ class DirectoryServer(Inside):
         try:
             if frame[0] == ENROLMENT and len(frame) > ENROLMENT_SIZE:
                 raise Malformed("malformed.sync", f"an enrolment has at most {ENROLMENT_SIZE} bytes")
+            peer: Peer | None = None
+            if connection.peer is not None and connection.peer in self.core.trust.curve_keys:
+                if not self.core.trust.admits(connection.peer):
+                    connection.drop(keep_out=False)
+                    return
+                peer = self._peers.of(connection, connection.peer)  # its end is noticed, whatever it asks for
             operation, number, parts = decode_sync(frame)
-            enrolled = connection.peer in self.core.trust.curve_keys
-            if enrolled == (operation == "enrol"):
+            if (peer is None) != (operation == "enrol"):
                 raise DirectoryRefused("directory.token", "an enrolment connection enrols, and others do not")
             answer = getattr(self, f"_{operation}", None) if operation in _OPERATIONS else None
             if answer is None:
                 raise Malformed("malformed.sync", f"nobody asks for {operation!r}")
-            reply = answer(connection, *parts)
+            reply = answer(peer or connection, *parts)
+            if reply is not None:
+                self._offer(connection, encode_sync(reply[0], number, *reply[1:]))
         except AgentBusError as error:
-            reply = ("refused", error.code, error.message)
+            self._offer(connection, encode_sync("refused", number, error.code, error.message[:ENROLMENT_SIZE]))
         except Exception:
             logger.exception("a frame of the synchronisation could not be answered")
-            reply = ("refused", "directory.failed", "the directory failed on this; its own log says why")
-        if reply is not None:
-            connection.offer(encode_sync(reply[0], number, *reply[1:]))
+            text = "the directory failed on this; its own log says why"
+            self._offer(connection, encode_sync("refused", number, "directory.failed", text))
 
-    def _poll(self, connection: Connection, size: int, shown: bytes, introduced: bytes) -> tuple[Any, ...]:
+    def _poll(self, peer: Peer, size: int, shown: bytes, introduced: bytes) -> tuple[Any, ...]:
         self.core.shown(size, shown, introduced)
-        first = connection.id not in self._nodes
-        self._nodes[connection.id] = connection
+        ended = [] if peer.listens else self.core.presence.ended()[-ITEMS:]
+        peer.listens = True
         page: list[bytes] = []
-        total = 0
-        for entry in self.core.store.entries(max(0, size)) if size < self.core.trust.size else ():
-            total += len(entry) + 8
-            if total > PAGE or len(page) >= 4000:
-                break
-            page.append(entry)
-        return ("head", self.core.head(self.clock.now()), page, self.core.presence.ended()[-4096:] if first else [])
+        size, mono = max(0, size), self.clock.mono()
+        if size < self.core.trust.size and peer.wants_page(size, mono):
+            page = next(paged(self.core.store.entries(size)), [])
+            peer.sent_page(size + len(page), mono)
+        return ("head", self.core.head(self.clock.now()), page, ended)
 
-    def _find(self, connection: Connection, keys: list[Any], principals: list[Any]) -> tuple[Any, ...]:
+    def _find(self, peer: Peer, keys: list[Any], principals: list[Any]) -> tuple[Any, ...]:
+        """Whom it knows by key, then one of each principal in turn: nobody's many instances push another's out."""
         if any(type(k) is not bytes for k in keys) or any(type(p) is not str for p in principals):
             raise Malformed("malformed.sync", "find takes key ids and principals")
-        for who in principals[:64]:
+        presence, now, mono = self.core.presence, self.clock.now(), self.clock.mono()
+        by_principal: list[list[bytes]] = []
+        for who in dict.fromkeys(principals[:64]):
             if who in self.core.trust.principals:
-                self._interest.setdefault(who, set()).add(connection.id)
-        return ("found", self.core.presence.statements(keys[:64], principals[:64], self.clock.now()))
+                peer.ask_for(who, mono)
+                by_principal.append(presence.statements((), (who,), now))
+        in_turn = (one for turn in zip_longest(*by_principal) for one in turn if one is not None)
+        found = dict.fromkeys(chain(presence.statements(keys[:64], (), now), in_turn))
+        return ("found", next(paged(found), []))
 
-    def _publish(self, connection: Connection, statement: bytes) -> tuple[Any, ...]:
+    def _publish(self, peer: Peer, statement: bytes) -> tuple[Any, ...]:
         instance = Instance.decode(decode_signed(statement).body)
-        if connection.peer is not None and instance.curve_key != connection.peer:
+        if instance.curve_key != peer.key:
             raise DirectoryRefused("directory.no_standing", "an instance is published over its own node's connection")
-        chain = self._publish_here(statement)
-        self._homes[instance.instance_id] = connection.id
-        self._push_to(self._interest.get(instance.principal, set()), encode_sync("push", 0, b"", [], [statement], []))
-        return ("standing", chain)
+        standing = self._publish_here(statement)
+        self._peers.settle(peer, instance.instance_id, instance.not_after)
+        self._push(self._peers.interested(instance.principal, self.clock.mono()), statements=[statement])
+        return ("standing", standing)
 
-    def _leave(self, connection: Connection, instance_ids: list[Any]) -> None:
+    def _leave(self, peer: Peer, instance_ids: list[Any]) -> None:
         ended = [i for i in instance_ids if type(i) is bytes]
-        for instance in ended:
-            if self._homes.get(instance) == connection.id:
-                del self._homes[instance]
-        if connection.peer is not None:
-            self._tell_gone(self.core.presence.leave(connection.peer, ended))
+        self._peers.leave(peer, ended)
+        self._tell_gone(self.core.presence.leave(peer.key, ended))
 
     def _enrol(
         self, connection: Connection, who: str, key: bytes, curve_key: bytes, expires: int, proof: bytes
@@ -150,9 +150,9 @@ class DirectoryServer(Inside):
         )  # fmt: skip
         return ("enrolled",)
 
-    def _rotate(self, connection: Connection, who: str, body: bytes, by_old: bytes, by_new: bytes) -> tuple[Any, ...]:
+    def _rotate(self, peer: Peer, who: str, body: bytes, by_old: bytes, by_new: bytes) -> tuple[Any, ...]:
         """A rotation proves itself; that it comes over its principal's own connection keeps noise out."""
-        if connection.peer is not None and self.core.trust.curve_keys.get(connection.peer) != who:
+        if self.core.trust.curve_keys.get(peer.key) != who:
             raise DirectoryRefused("directory.not_owner", "a key is rotated over a connection of its principal")
         if Rotation.decode(body).principal != who:
             raise Malformed("malformed.sync", "the rotation is about somebody else")
@@ -164,29 +164,46 @@ class DirectoryServer(Inside):
 
     def _grown(self, entries: list[bytes]) -> None:
         """The log grew: everybody sees the same bytes, at once, with the head that covers them."""
-        note = self.core.head(self.clock.now())
-        self._push_to(self._nodes, encode_sync("push", 0, note, entries, [], []))
+        self._push(self._peers.listening(), self.core.head(self.clock.now()), entries=entries)
         self._drop_the_refused()
         for tell in self.changed:
             tell()
 
     def _drop_the_refused(self) -> None:
         """Connections of principals that are active no more, or of an epoch that ended."""
-        for connection in list(self._nodes.values()):
-            peer = connection.peer
-            if peer is not None and peer in self.core.trust.curve_keys and not self.core.trust.admits(peer):
-                connection.drop(keep_out=False)  # it is not admitted, until it is resumed: then at once
+        for peer in self._peers:
+            if not self.core.trust.admits(peer.key):
+                peer.connection.drop(keep_out=False)  # it is not admitted, until it is resumed: then at once
 
     def _tell_gone(self, keys: list[bytes]) -> None:
         if keys:
             self.departed.update(keys)
-            self._push_to(self._nodes, encode_sync("push", 0, b"", [], [], keys))
+            self._push(self._peers.listening(), ended=keys)
 
-    def _push_to(self, ids: Iterable[int], frame: bytes) -> None:
-        for connection_id in list(ids):
-            connection = self._nodes.get(connection_id)
-            if connection is not None:
-                connection.offer(frame)
+    def _push(
+        self,
+        to: list[Peer],
+        note: bytes = b"",
+        *,
+        entries: Iterable[bytes] = (),
+        statements: Iterable[bytes] = (),
+        ended: Iterable[bytes] = (),
+    ) -> None:
+        """Tell these, in as many frames as it takes; the head comes last, with the entries that it covers."""
+        rows: list[tuple[list[bytes], list[bytes], list[bytes]]] = [
+            *((page, [], []) for page in paged(entries)),
+            *(([], page, []) for page in paged(statements)),
+            *(([], [], page) for page in paged(ended)),
+        ] or [([], [], [])]
+        for row in rows if to else ():
+            frame = encode_sync("push", 0, note if row is rows[-1] else b"", *row)
+            for peer in to:
+                self._offer(peer.connection, frame)
+
+    def _offer(self, connection: Connection, frame: bytes) -> None:
+        """Who takes nothing any more is cut off: it has missed what it should know, and is kept nothing."""
+        if not connection.offer(frame):
+            connection.drop()
 
     async def _beat(self) -> None:
         """A head every second, a TIME leaf every ten while anybody listens."""
@@ -200,12 +217,14 @@ class DirectoryServer(Inside):
     def _tick(self, now: int) -> None:
         self.core.presence.forget_expired(now)
         self.departed.intersection_update(self.core.trust.instances)
+        self._peers.forget(now, self.clock.mono())
         if self.core.behind:
             return  # it signs nothing any more
-        if self._nodes and now - self.core.trust.last_time >= TIME_LEAF:
+        listening = self._peers.listening()
+        if listening and now - self.core.trust.last_time >= TIME_LEAF:
             self.core.time_leaf(self.entropy(16), now=now)
-        elif self._nodes:
-            self._push_to(self._nodes, encode_sync("push", 0, self.core.head(now), [], [], []))
+        elif listening:
+            self._push(listening, self.core.head(now))
 
 
 _OPERATIONS: Final = frozenset({"poll", "find", "publish", "leave", "enrol", "rotate"})

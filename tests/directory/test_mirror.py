@@ -19,6 +19,7 @@ from agentbus.runtime.trust_cache import TrustCache
 from agentbus.testing import ManualClock
 from agentbus.testing.draw import NOON, chain_bytes, draw_chain, draw_world
 from agentbus.wire.limits import LIMITS, SECOND
+from agentbus.wire.sync import encode_sync
 from tests.directory.registry import Registry
 from tests.directory.test_revocations import entry
 
@@ -150,3 +151,21 @@ def test_a_clock_that_is_put_forward_and_back_brings_no_revoked_grant_back() -> 
     cache._forget()
     assert not cache.trust.is_revoked("grant", links[0].digest)
     assert Trust.pinned(world.root.id).advance(world.entries, now=over).is_revoked("grant", links[0].digest)
+
+
+def test_a_node_keeps_nothing_of_ended_instances_that_it_never_knew() -> None:
+    """Whoever publishes and leaves fills nobody's memory, and what is known is kept as long as its statement."""
+    world = draw_world("carol")
+    clock = ManualClock()
+    cache = TrustCache(None, endpoint="", key=b"", root=world.root.id, clock=clock)  # type: ignore[arg-type]
+    cache.trust = world.trust
+    known = next(iter(world.trust.instances))
+    cache.received(encode_sync("push", 0, b"", [], [], [n.to_bytes(32) for n in range(4096)]))
+    cache.received(encode_sync("push", 0, b"", [], [], [known]))
+    assert cache.departed == {known}
+    world.now += 2 * 3600 * SECOND
+    world.event("time", world.domain, [b"r" * 16])
+    clock.advance(2 * 3600)
+    cache.trust = world.trust
+    cache._forget()
+    assert not cache.departed

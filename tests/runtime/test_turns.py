@@ -6,11 +6,13 @@ import asyncio
 from collections import defaultdict
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from agentbus import Agent, Context
+from agentbus.errors import Malformed
 from agentbus.runtime import inbound as inbound_module
 from agentbus.runtime.turns import FEW, FIXED, FLOOD, FRAMES, QUANTUM, Turns
 
@@ -149,14 +151,15 @@ async def test_who_does_not_stop_loses_its_own_connection_only(net: Any) -> None
     assert "backpressure.connection" in net.verdicts()
 
 
-async def test_a_frame_that_nobody_can_judge_costs_its_own_connection_only(net: Any) -> None:
+@pytest.mark.parametrize("error", [RuntimeError(), Malformed("malformed.frame", "an answer of more than a frame")])
+async def test_a_frame_that_nobody_can_judge_costs_its_own_connection_only(net: Any, error: Exception) -> None:
     """A fault that a peer has found: the frames of others, in the same step, are judged all the same."""
     inbound, taken = net._node.inbound, []
     flood, quiet = _Connection(1_000_000, b"f" * 32), _Connection(2_000_000, b"q" * 32)
 
     def take(connection: Any, frame: bytes) -> None:
         if connection is flood:
-            raise RuntimeError
+            raise error
         taken.append(frame)
 
     for _ in range(inbound_module.AT_ONCE + 10):

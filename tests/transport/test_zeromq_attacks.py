@@ -367,6 +367,15 @@ def _memory(pid: int) -> float:
     return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1024
 
 
+def test_a_connection_that_ends_while_it_is_looked_at_ends_no_look() -> None:
+    """libzmq's own thread closes descriptors whenever it likes: one that raised would leave nobody looking at all."""
+    one, other = sockets.socketpair()
+    closed = one.detach()
+    os.close(closed)
+    assert unfinished.taken(closed) is None
+    other.close()
+
+
 def test_heartbeats_alone_never_look_like_a_message_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that is connected for a month and says nothing: some 60 bytes a second."""
     clock = _Clock()

@@ -39,14 +39,16 @@ def taken(fd: int) -> int | None:
     """How many bytes libzmq has read from the connection ``fd``; None where the system does not tell."""
     if sys.platform != "linux":
         return None
-    connection = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, sockets.IPPROTO_TCP, fileno=fd)
+    connection = None
     try:
+        connection = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, sockets.IPPROTO_TCP, fileno=fd)
         info = connection.getsockopt(sockets.IPPROTO_TCP, _TCP_INFO, 256)
         (unread,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
-    except OSError:  # closed meanwhile
+    except OSError:  # closed meanwhile, which the constructor may be the first to find out
         return None
     finally:
-        connection.detach()  # it is libzmq's, and stays open
+        if connection is not None:
+            connection.detach()  # it is libzmq's, and stays open
     counted = info[_RECEIVED]
     return int.from_bytes(counted, sys.byteorder) - unread if len(counted) == 8 else None
 
