@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.figures import figure, pytest_terminal_summary  # noqa: F401  # a fixture and a hook for all tests
+from tests.unheard import swept, unheard  # noqa: F401  # for every test
 
 
 @pytest.fixture(scope="session", autouse=True)

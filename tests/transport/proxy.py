@@ -51,21 +51,21 @@ class Proxy:
 
     async def _run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers = [writer]
+        ways: list[asyncio.Future[None]] = []
         try:
             there, here = await asyncio.open_connection(self._host, self._port)
             writers.append(here)
-            done, rest = await asyncio.wait(
-                [asyncio.ensure_future(self._forth(reader, here)), asyncio.ensure_future(self._back(there, writer))],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for task in (*done, *rest):
-                task.cancel()
-            await asyncio.gather(*done, *rest, return_exceptions=True)
+            ways = [asyncio.ensure_future(self._forth(reader, here)), asyncio.ensure_future(self._back(there, writer))]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
             pass
         finally:
+            for way in ways:
+                way.cancel()
             for each in writers:
                 each.transport.abort()  # a reset, and nothing that waited goes out any more
+            closing = (each.wait_closed() for each in writers)
+            await asyncio.gather(*ways, *closing, return_exceptions=True)
 
     async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -126,13 +127,11 @@ async def test_stopped_peers_are_lost_by_their_silence() -> None:
 
 async def test_a_listener_that_never_speaks_is_lost() -> None:
     """It accepts the TCP connection, as the kernel does for a stopped process, and there is no handshake."""
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with zmq_party("alice", listen=None) as alice:
-        connection = alice.transport.dial(f"tcp://127.0.0.1:{port}", public("bob"))
-        assert connection.offer(b"anybody?")
-        await alice.sink.until_lost(connection)
-    server.close()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        async with zmq_party("alice", listen=None) as alice:
+            connection = alice.transport.dial(f"tcp://127.0.0.1:{server.getsockname()[1]}", public("bob"))
+            assert connection.offer(b"anybody?")
+            await alice.sink.until_lost(connection)
 
 
 async def test_frames_sent_right_before_the_end_are_delivered_before_lost() -> None:
