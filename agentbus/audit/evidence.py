@@ -6,7 +6,7 @@ Rule 2: nothing is written, and no key of anybody is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -123,23 +123,37 @@ class Evidence:
         early = {path: look(path) for path in self._paths}
         logs = {self._name(path): read_log(path, early[path]) for path in self._paths}
         self._look_up()
+        count = processes if processes is not None else processors()
+        if count < 2 or (processes is None and sum(sum(log.extents) for log in logs.values()) < WORTH):
+            return self._judge(logs, beside, None, progress)
+        with Workers(count, self._events, self._root) as workers:
+            for log in logs.values():
+                workers.index(log)
+            return self._judge(logs, beside, workers, progress)
+
+    def _judge(
+        self,
+        logs: dict[str, LogFolder],
+        beside: dict[str, list[bytes]],
+        workers: Workers | None,
+        progress: Progress | None,
+    ) -> Report:
         cut_where_they_agree(logs, self._instances(logs))
         notes = self._notes(logs, beside)
         read = 0
-        entries = {name: _entries(log) for name, log in logs.items()}
+        total = sum(log.size for log in logs.values())
         reports = {}
         judged: set[tuple[str, bytes]] = set()  # origins and keys of the logs that are here
         for name, log in logs.items():
             held = [one for one in notes.of(log.origin or "") if one.holder != name]
 
-            def parts(
-                units: Sequence[Unit], sizes: Sequence[int], name: str = name, log: LogFolder = log
-            ) -> Iterator[Part]:
+            def parts(units: Sequence[Unit], sizes: Sequence[int], log: LogFolder = log) -> Iterator[Part]:
                 nonlocal read
-                for part in self._parts(log, units, sizes, processes):
+                here = Verification(log, self._history).read_here
+                for part in workers.read(log, units, sizes) if workers is not None else here(units, sizes):
                     read += part.entries
                     if progress is not None:
-                        progress(read, sum(entries.values()))
+                        progress(read, total)
                     yield part
 
             verification = Verification(log, self._history, held, parts)
@@ -147,21 +161,9 @@ class Evidence:
             judged |= {(log.origin or "", key) for key in verification.keys}
         self._logs = logs
         merged = merge(reports) if reports else Report({})
-        if len(logs) > 1 and sum(entries.values()) <= JOINED:
+        if len(logs) > 1 and total <= JOINED:
             merged = joined(merged, self.reconcile())
         return _with_forks(merged, notes.forks(but=judged))
-
-    def _parts(
-        self, log: LogFolder, units: Sequence[Unit], sizes: Sequence[int], processes: int | None
-    ) -> Iterable[Part]:
-        count = min(processes if processes is not None else processors(), len(units))
-        if count < 2 or (processes is None and sum(unit.entries for unit in units) < WORTH):
-            return Verification(log, self._history).read_here(units, sizes)
-        return self._read_apart(log, units, sizes, count)
-
-    def _read_apart(self, log: LogFolder, units: Sequence[Unit], sizes: Sequence[int], count: int) -> Iterator[Part]:
-        with Workers(count, log, self._events, self._root, sizes) as workers:
-            yield from workers.read(units)
 
     def _notes(self, logs: dict[str, LogFolder], beside: dict[str, list[bytes]]) -> Notes:
         """The checkpoints of any log that any of the logs keeps."""
@@ -232,7 +234,7 @@ class Evidence:
             NotVerified: :meth:`verify` did not run.
         """
         wanted = self.filter(**filters)
-        seen = {name: _entries(log) for name, log in self._verified().items()}
+        seen = {name: log.size for name, log in self._verified().items()}
         looked: dict[str, list[int]] = {}
         while True:
             grown = False
@@ -241,14 +243,14 @@ class Evidence:
                 if looked.get(name) == now:
                     continue
                 looked[name], log = now, read_log(path)
-                if _entries(log) <= seen[name]:
+                if log.size <= seen[name]:
                     continue
                 grown = True
                 self._look_up()
                 for message, problem in judged_after(name, log, self._history, seen[name]):
                     if wanted.wants(message):
                         yield message, problem
-                seen[name] = _entries(log)
+                seen[name] = log.size
             if not grown:
                 wait()
 
@@ -320,10 +322,6 @@ def _pinned() -> bytes:
     except ConfigError as error:
         text = "pass root=, the part of the bus URL's pin before the dot, or run `agentbus init URL`"
         raise ConfigError("evidence.no_root", text) from error
-
-
-def _entries(log: LogFolder) -> int:
-    return sum(unit.entries for unit in log.units(1 << 30))
 
 
 def _with_forks(report: Report, forks: list[str]) -> Report:

@@ -10,16 +10,16 @@ from typing import Any
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.delegation.chain import Authority
 from agentbus.errors import AgentBusError
-from agentbus.log.entry import ACCEPTED, Received, Refused, Sent, decode_entry
+from agentbus.log.boxes import NO_BOX
+from agentbus.log.entry import ACCEPTED, Refused, Sent
 from agentbus.log.entry import Message as LoggedMessage
 from agentbus.log.history import History, Statements
 from agentbus.log.judge import Judge
-from agentbus.log.read import NO_BOX, LogFolder, Numbered
+from agentbus.log.read import LogFolder
 from agentbus.log.scanning import Unit
 from agentbus.log.sweep import statement_blobs
-from agentbus.wire.header import OPENING, Header, Kind, decode_header
+from agentbus.wire.header import OPENING, Header, Kind
 from agentbus.wire.ids import PrincipalId, b64, parse_id
-from agentbus.wire.limits import LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,45 +122,22 @@ class Message:
 
 def messages_of(name: str, log: LogFolder, unit: Unit | None = None) -> Iterator[Message]:
     """The messages of a log, or of one part, in the order they were logged; what cannot be read is left out."""
-    for item in log.entries(unit):
-        if not isinstance(item, Numbered):
-            continue
-        try:
-            entry = decode_entry(item.data)
-            if not isinstance(entry, Sent | Received):
-                continue
-            header = decode_header(entry.header, LIMITS)
-        except AgentBusError:
-            continue  # the report names it
-        yield _message(name, log, entry, header)
+    return (_message(name, log, entry, header) for entry, header in log.messages(unit))
 
 
 def judged_after(name: str, log: LogFolder, history: History, start: int) -> Iterator[tuple[Message, str]]:
     """The messages from entry ``start`` on, each with what is wrong with it."""
     judge = Judge(log, history, Statements(statement_blobs(log), history))
-    for item in log.after(start):
-        if not isinstance(item, Numbered):
-            continue
-        try:
-            entry = decode_entry(item.data)
-            if not isinstance(entry, Sent | Received):
-                continue
-            header = decode_header(entry.header, LIMITS)
-        except AgentBusError:
-            continue
+    for entry, header in log.messages(start=start):
         judge.begin()
-        judge.message(entry, header)
+        judge.message(entry, header, leaf_hash(entry.header))
         problems = [text for tally in judge.take().values() for text in tally.verdict().problems]
         yield _message(name, log, entry, header), "; ".join(problems)
 
 
 def refusals_of(name: str, log: LogFolder) -> Iterator[dict[str, Any]]:
     """Frames that were refused before anybody's signature had verified."""
-    for item in log.entries():
-        try:
-            entry = decode_entry(item.data) if isinstance(item, Numbered) else None
-        except AgentBusError:
-            continue  # the report names it
+    for entry in log.decoded():
         if isinstance(entry, Refused):
             yield {
                 "log": name,

@@ -26,22 +26,21 @@ CODES: Final = {
     "evidence.worker": "A process that read a part of a log died; is there memory enough? Verify with fewer at once.",
 }
 
-WORTH: Final = 4 * 8192
-"""Entries from which on starting processes pays."""
+WORTH: Final = 16 * 1024 * 1024
+"""Bytes of entries from which on starting processes pays."""
 
 
 class Workers:
-    """Processes that read parts of one log; use it in a ``with``.
+    """Processes that read parts of logs; use it in a ``with``.
 
     Args:
         count: How many.
-        log: What they read.
         events: The directory's log.
         root: The pinned root key's thumbprint.
     """
 
-    def __init__(self, count: int, log: LogFolder, events: Sequence[bytes], root: bytes, sizes: Sequence[int]) -> None:
-        self._job = pickle.dumps((log, list(events), root, list(sizes)))
+    def __init__(self, count: int, events: Sequence[bytes], root: bytes) -> None:
+        self._job = pickle.dumps((list(events), root))
         self._processes = [_start() for _ in range(count)]
         self._free = deque(self._processes)
         self._pool = ThreadPoolExecutor(count)
@@ -62,29 +61,60 @@ class Workers:
                     with suppress(OSError):
                         pipe.close()
 
-    def read(self, units: Sequence[Unit]) -> Iterator[Part]:
-        """The parts, in order.
+    def index(self, log: LogFolder) -> None:
+        """Have the blobs and boxes of a log indexed, each segment by whoever is free; its entries are counted, too.
 
         Raises:
             LogError: ``evidence.worker``.
         """
+        self._everybody("open", log)
+        parts = log.to_index()
+        pieces = [self._pool.submit(self._one, ("index", part)) for part in parts]
+        log.outline()  # meanwhile
+        log.adopt((part, piece.result()) for part, piece in zip(parts, pieces, strict=True))
+
+    def read(self, log: LogFolder, units: Sequence[Unit], sizes: Sequence[int]) -> Iterator[Part]:
+        """The parts of a log, in order.
+
+        Args:
+            log: Which; it has its index.
+            units: The parts.
+            sizes: At which roots are wanted.
+
+        Raises:
+            LogError: ``evidence.worker``.
+        """
+        self._everybody("open", log)
+        for part, piece in zip(log.to_index(), log.pieces, strict=True):
+            self._everybody("take", part, piece)
+        self._everybody("begin", sizes)
         waiting: deque[Future[Part]] = deque()
         todo = deque(units)
         while todo or waiting:
             while todo and len(waiting) < 2 * len(self._processes):
-                waiting.append(self._pool.submit(self._one, todo.popleft()))
+                waiting.append(self._pool.submit(self._one, ("read", todo.popleft())))
             yield waiting.popleft().result()
 
-    def _one(self, unit: Unit) -> Part:
+    def _one(self, question: tuple[Any, ...]) -> Any:
         process = self._free.popleft()  # as many threads as processes: one is always free
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            write_message(process.stdin, pickle.dumps(unit))
-            part: Part = pickle.loads(read_message(process.stdout))
-        except (OSError, EOFError) as error:
-            raise LogError("evidence.worker", CODES["evidence.worker"]) from error
+        answer = _ask(process, pickle.dumps(question))
         self._free.append(process)
-        return part
+        return answer
+
+    def _everybody(self, *question: Any) -> None:
+        """Tell all of them; nobody is at work meanwhile."""
+        data = pickle.dumps(question)
+        for process in self._processes:
+            _ask(process, data)
+
+
+def _ask(process: subprocess.Popen[bytes], question: bytes) -> Any:
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        write_message(process.stdin, question)
+        return pickle.loads(read_message(process.stdout))
+    except (OSError, EOFError) as error:
+        raise LogError("evidence.worker", CODES["evidence.worker"]) from error
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -169,7 +169,7 @@ def verify_chain(data: bytes, *, trust: Trust, now: int, cache: SignatureCache |
     _judge_holder(links[-1], trust)
     authority = Authority(links, data)
     if memory is not None:
-        memory.remember(("chain", data), authority, trust, *_window(links, trust))
+        memory.remember(("chain", data), authority, trust, *holds_between(links, trust))
     return authority
 
 
@@ -348,8 +348,10 @@ def _instance_issuer(link: Link, parent: Link, trust: Trust, now: int) -> Verify
     return checked_key(instance.key)
 
 
-def _window(links: tuple[Link, ...], trust: Trust) -> tuple[int, int]:
-    """The instants at which judging these links gives the same answer: from the first on, before the second."""
+def holds_between(links: tuple[Link, ...], trust: Trust) -> tuple[int, int]:
+    """The instants at which a chain of these links, found good under this snapshot, is good: from the first on, before
+    the second.
+    """
     keys = [trust.instances[link.grant.issuer_key] for link in links[1:]]
     start = max([link.grant.not_before for link in links] + [key.not_before for key in keys]) - LIMITS.skew
     ends = [link.grant.expires for link in links] + [trust.holds_until(key) for key in keys]

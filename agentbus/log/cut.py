@@ -15,7 +15,8 @@ from agentbus.crypto.merkle import leaf_hash
 from agentbus.delegation.statements import Instance
 from agentbus.errors import AgentBusError, Malformed
 from agentbus.log.checkpoint import read_checkpoint
-from agentbus.log.entry import Sent, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Sent
 from agentbus.log.read import LogFolder, Numbered
 from agentbus.log.sides import homes_of, read_side
 
@@ -36,9 +37,11 @@ def cut_where_they_agree(logs: Mapping[str, LogFolder], statements: Iterable[Ins
         logs: By name, each read with what :func:`agentbus.log.read.look` gave before any was read.
         statements: The instance statements beside them, verified: they say which node an instance lives in.
     """
+    if len(logs) < 2:
+        return
     settled = {name: log.settled for name, log in logs.items()}
     ends = {name: log.size for name, log in logs.items()}
-    if len(logs) < 2 or settled == ends:
+    if settled == ends:
         return
     needs = _needs(logs, settled, statements)
     changed = True

@@ -10,15 +10,9 @@ Rule 4: ``instant`` is the instant the message was judged or sealed under, so ju
 from __future__ import annotations
 
 from enum import IntEnum
-from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from agentbus.errors import Malformed
-from agentbus.wire.codec import pack, unpack_array
-
-CODES: Final = {
-    "malformed.entry": "A log entry is of a known kind, which gives its positions, types and lengths.",
-}
+from agentbus.wire.codec import pack
 
 MAX_ENTRY: Final = 65_535
 """Bytes; tlog-tiles' entry bundles give an entry's length 16 bits."""
@@ -326,89 +320,3 @@ def gap(index: int, instant: int, *, reason: str, durable: int, cut: int) -> byt
 def dropped(index: int, instant: int, *, connection: bytes | None, count: int) -> bytes:
     """The bytes of a DROPPED entry."""
     return bytes(pack((12, index, instant, connection, count)))
-
-
-# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def kind_of(data: bytes) -> int:
-    """The kind an entry's bytes claim to be of, without reading further; 0 where they are no entry."""
-    if len(data) > 3 and 0x90 < data[0] < 0xA0:
-        return data[1]
-    return data[3] if len(data) > 3 and data[0] == 0xDC else 0
-
-
-class _Is(NamedTuple):
-    """What one position may hold."""
-
-    type: type
-    length: int | None = None  # exactly, of bytes
-    nil: bool = False
-
-
-_N: Final = _Is(int)
-_TEXT: Final = _Is(str)
-_BYTES: Final = _Is(bytes)
-_BYTES_NIL: Final = _Is(bytes, nil=True)
-_DIGEST: Final = _Is(bytes, 32)
-_DIGEST_NIL: Final = _Is(bytes, 32, nil=True)
-_MESSAGE: Final = (_DIGEST_NIL, _BYTES, _BYTES, _DIGEST, _DIGEST_NIL, _DIGEST, _DIGEST_NIL, _BYTES)
-_SHAPES: Final[dict[int, tuple[Any, tuple[_Is, ...]]]] = {
-    EntryKind.SENT: (Sent, _MESSAGE),
-    EntryKind.RECEIVED: (Received, (*_MESSAGE, _TEXT, _N, _N, _TEXT)),
-    EntryKind.RECEIPT: (Receipt, (_DIGEST, _DIGEST_NIL, _TEXT)),
-    EntryKind.UNSENT: (Unsent, (_DIGEST, _TEXT)),
-    EntryKind.REJECTED: (Refused, (_DIGEST_NIL, _TEXT, _DIGEST, _BYTES)),
-    EntryKind.STEP: (Step, (_DIGEST, _N, _TEXT, _DIGEST_NIL, _N, _N, _N, _DIGEST_NIL)),
-    EntryKind.REDACTION: (Redaction, (_DIGEST, _TEXT, _TEXT)),
-    EntryKind.PEER_CHECKPOINT: (PeerCheckpoint, (_DIGEST_NIL, _BYTES)),
-    EntryKind.OPEN: (Open, (_TEXT, _TEXT, _TEXT, _BYTES_NIL)),
-    EntryKind.CLOSE: (Close, (_TEXT,)),
-    EntryKind.GAP: (Gap, (_TEXT, _N, _N)),
-    EntryKind.DROPPED: (Dropped, (_DIGEST_NIL, _N)),
-}
-_STEPS: Final = frozenset(StepKind)
-_OUTCOMES: Final = frozenset(Outcome)
-
-
-def decode_entry(data: bytes) -> Entry:
-    """Read one entry: canonical, of a known kind, every position of its type and length.
-
-    Raises:
-        Malformed: ``malformed.entry`` and the codec's.
-    """
-    row = unpack_array(data)
-    if not row or type(row[0]) is not int or row[0] not in _SHAPES:
-        raise Malformed("malformed.entry", "no entry is of this kind")
-    places = _places(row[0], tuple(map(type, row)))
-    if places is None or not _in_bounds(row, *places):
-        raise Malformed("malformed.entry", f"not the positions of a {EntryKind(row[0]).name} entry")
-    entry: Entry = _SHAPES[row[0]][0]._make(row)
-    if isinstance(entry, Step) and not (entry.step in _STEPS and entry.outcome in _OUTCOMES and entry.number):
-        raise Malformed("malformed.entry", "no step is of this kind, number or outcome")
-    return entry
-
-
-@lru_cache(maxsize=1024)
-def _places(kind: int, types: tuple[type, ...]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]] | None:
-    """Where integers and bytes of a fixed length stand in an entry of these types; None where the types do not fit.
-
-    Asked once for each combination that occurs: a log holds few, and millions of entries.
-    """
-    shape = (_N, _N, _N, *_SHAPES[kind][1])
-    if len(types) != len(shape):
-        return None
-    for found, what in zip(types, shape, strict=True):
-        if found is not what.type and not (what.nil and found is type(None)):
-            return None
-    rows = list(enumerate(zip(types, shape, strict=True)))
-    numbers = tuple(at for at, (found, _) in rows if found is int)
-    fixed = tuple((at, what.length) for at, (found, what) in rows if found is bytes and what.length is not None)
-    return numbers, fixed
-
-
-def _in_bounds(row: list[Any], numbers: tuple[int, ...], fixed: tuple[tuple[int, int], ...]) -> bool:
-    for at in numbers:
-        if not 0 <= row[at] < 1 << 63:
-            return False
-    return all(len(row[at]) == length for at, length in fixed)

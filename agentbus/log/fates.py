@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from agentbus.crypto.merkle import leaf_hash
 from agentbus.log.entry import ACCEPTED, Entry, Open, Receipt, Received, Sent, Unsent
 from agentbus.wire.header import Header, Kind
 from agentbus.wire.limits import LIMITS
@@ -70,26 +69,29 @@ class Fates:
     said: list[tuple[bytes, Header | None]] = field(default_factory=list)  # what settles a question of an earlier part
     claims: list[tuple[int, Receipt]] = field(default_factory=list)  # RECEIPT entries about errors of earlier parts
 
-    def add(self, entry: Entry, header: Header | None, position: int) -> None:
-        """One more entry; ``header``: of a message."""
+    def add(self, entry: Entry, header: Header | None, digest: bytes, position: int) -> None:
+        """One more entry; ``header`` and ``digest``, its bytes' leaf hash: of a message."""
         if isinstance(entry, Open) or not self.lives:
             self.lives.append(Life(position if isinstance(entry, Open) else -1))
-        self.lives[-1].last = max(self.lives[-1].last, entry.instant)
-        if isinstance(entry, Sent) and header is not None:
+        life = self.lives[-1]
+        if entry.instant > life.last:
+            life.last = entry.instant
+        if header is None:
+            if isinstance(entry, Unsent):
+                self._settle(entry.digest, None)
+            elif isinstance(entry, Receipt):
+                self._claim(position, entry)
+        elif isinstance(entry, Sent):
             level = awaited(header)
             if level:
-                self.open[leaf_hash(entry.header)] = Question(position, header.deadline, level)
+                self.open[digest] = Question(position, header.deadline, level)
             elif header.kind == Kind.CANCEL and header.in_reply_to is not None:
                 self._settle(header.in_reply_to, None)
-        elif isinstance(entry, Received) and header is not None and header.in_reply_to is not None:
-            if entry.code == ACCEPTED and header.kind == Kind.ERROR:
-                self.errors[leaf_hash(entry.header)] = header.in_reply_to
-            elif entry.code == ACCEPTED and header.kind in (Kind.REPLY, Kind.END, Kind.RECEIPT):
+        elif header.in_reply_to is not None and isinstance(entry, Received) and entry.code == ACCEPTED:
+            if header.kind == Kind.ERROR:
+                self.errors[digest] = header.in_reply_to
+            elif header.kind in (Kind.REPLY, Kind.END, Kind.RECEIPT):
                 self._settle(header.in_reply_to, header)
-        elif isinstance(entry, Unsent):
-            self._settle(entry.digest, None)
-        elif isinstance(entry, Receipt):
-            self._claim(position, entry)
 
     def _settle(self, digest: bytes, by: Header | None) -> None:
         question = self.open.get(digest)

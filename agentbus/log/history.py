@@ -11,7 +11,7 @@ from agentbus.delegation.statements import INSTANCE, Instance, decode_signed
 from agentbus.delegation.trust import Trust
 from agentbus.errors import AgentBusError
 from agentbus.log.checkpoint import parse_origin, read_checkpoint, verify_checkpoint
-from agentbus.log.read import STATEMENT
+from agentbus.log.index import STATEMENT
 from agentbus.wire.limits import LIMITS
 
 _SNAPSHOTS: Final = 128  # a snapshot copies the directory's tables; logs name sizes in nearly ascending order

@@ -1,47 +1,128 @@
-"""Where blobs and boxes are: 16 bytes each, however many there are."""
+"""Where blobs and boxes are: 16 bytes each, however many there are.
+
+A segment is indexed by itself, so that several processes can share the work and none of them ever sorts a whole log.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
-_OFFSET_BITS = 40
-_MASK = (1 << 64) - 1
+from agentbus.log.records import BOX_HEAD, Bad
+from agentbus.log.scanning import Place, Stretch, stretches
+
+STATEMENT: Final = b"\x95\x03"
+"""How an encoded instance statement begins: an array of five, the first of them ``statements.INSTANCE``."""
+_OFFSET_BITS: Final = 40
 
 
-class Place(NamedTuple):
-    """Where a record begins."""
+class Damage(NamedTuple):
+    """A place in a segment where no good record stands."""
+
+    segment: str
+    offset: int
+    reason: str
+    torn: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.segment} at byte {self.offset}: {self.reason}{' (torn tail)' if self.torn else ''}"
+
+
+class Piece(NamedTuple):
+    """One segment's part of an index. Of a digest only eight bytes are kept: who reads there checks it all."""
 
     segment: int
-    offset: int
+    digests: array[int]  # ascending
+    offsets: array[int]  # of the records, in the same order
+    damage: list[Damage]
+    unfinished: list[Damage]  # a record at the very end that is only half there
+    statements: list[bytes]  # digests of blobs that look like instance statements
 
 
 class Index:
-    """From digests to places. Only the first eight bytes of a digest are kept: whoever reads there checks the rest.
+    """From digests to places.
 
     Args:
-        found: Digests with their places, in the order of the records.
+        pieces: One for each segment, in order.
     """
 
-    def __init__(self, found: Iterable[tuple[bytes, Place]]) -> None:
-        rows = [
-            int.from_bytes(digest[:8], "big") << 64 | place.segment << _OFFSET_BITS | place.offset
-            for digest, place in found
-        ]
-        rows.sort()
-        self._digests = array("Q", (row >> 64 for row in rows))
-        self._places = array("Q", (row & _MASK for row in rows))
+    def __init__(self, pieces: Iterable[Piece]) -> None:
+        self.pieces = list(pieces)
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return sum(len(piece.digests) for piece in self.pieces)
 
     def places(self, digest: bytes) -> Iterator[Place]:
         """The places at which the digest may be, nearly always one or none."""
         wanted = int.from_bytes(digest[:8], "big")
-        at = bisect_left(self._digests, wanted)
-        while at < len(self._digests) and self._digests[at] == wanted:
-            row = self._places[at]
-            yield Place(row >> _OFFSET_BITS, row & ((1 << _OFFSET_BITS) - 1))
-            at += 1
+        for segment, digests, offsets, *_ in self.pieces:
+            at = bisect_left(digests, wanted)
+            while at < len(digests) and digests[at] == wanted:
+                yield Place(segment, offsets[at])
+                at += 1
+
+
+def index_blobs(path: Path, number: int, last: bool) -> Piece:
+    """The index of one segment of blobs, each of which is hashed.
+
+    Args:
+        path: The segment.
+        number: Its number.
+        last: No segment follows: a record that is cut off there may be one that is being written.
+    """
+    piece, rows = _empty(number), []
+    for found in _stretches(path, last, piece):
+        for offset, record in zip(found.offsets, found.records, strict=True):
+            digest, data = record[:32], record[32:]
+            if hashlib.sha256(data).digest() != digest:
+                piece.damage.append(Damage(path.name, offset, "a blob is not the one of its digest"))
+                continue
+            if data.startswith(STATEMENT):
+                piece.statements.append(digest)
+            rows.append(_row(digest, offset))
+    return _filled(piece, rows)
+
+
+def index_boxes(path: Path, number: int, last: bool) -> Piece:
+    """The index of one segment of boxes; whether a box is the one of its name is asked when it is opened."""
+    piece, rows = _empty(number), []
+    shortest = BOX_HEAD.size + 1
+    for found in _stretches(path, last, piece):
+        offsets, records = found
+        if min(map(len, records)) < shortest:
+            good = [at for at, record in enumerate(records) if len(record) >= shortest]
+            bad = [offset for offset, record in zip(offsets, records, strict=True) if len(record) < shortest]
+            piece.damage.extend(Damage(path.name, offset, "this is no box") for offset in bad)
+            offsets, records = [offsets[at] for at in good], [records[at] for at in good]
+        rows += [_row(record, offset) for offset, record in zip(offsets, records, strict=True)]
+    return _filled(piece, rows)
+
+
+def _stretches(path: Path, last: bool, piece: Piece) -> Iterator[Stretch]:
+    with path.open("rb") as file:
+        for found in stretches(file, 0, path.stat().st_size):
+            if isinstance(found, Bad):
+                where = piece.unfinished if found.unfinished and last else piece.damage
+                where.append(Damage(path.name, found.offset, found.reason, found.torn and last))
+            else:
+                yield found
+
+
+def _empty(number: int) -> Piece:
+    return Piece(number, array("Q"), array("Q"), [], [], [])
+
+
+def _row(digest: bytes, offset: int) -> int:
+    return int.from_bytes(digest[:8], "big") << _OFFSET_BITS | offset
+
+
+def _filled(piece: Piece, rows: list[int]) -> Piece:
+    rows.sort()
+    mask = (1 << _OFFSET_BITS) - 1
+    piece.digests.extend(row >> _OFFSET_BITS for row in rows)
+    piece.offsets.extend(row & mask for row in rows)
+    return piece

@@ -6,27 +6,44 @@ no key to ask about: it is not AUTHENTIC, and the other two are not asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Protocol
+from collections.abc import Hashable, Mapping, Sequence
+from operator import itemgetter
+from typing import Final, NamedTuple, Protocol
 
-from agentbus.crypto.keys import checked_key, thumbprint
-from agentbus.crypto.merkle import leaf_hash, root_from_path
-from agentbus.crypto.signing import Purpose
+from agentbus.crypto.keys import thumbprint
+from agentbus.delegation.chain import Authority, holds_between
 from agentbus.delegation.grant import target_within
 from agentbus.delegation.memory import Memory
 from agentbus.delegation.statements import Instance
 from agentbus.delegation.trust import NeedsTrust, Trust
 from agentbus.errors import AgentBusError, Rejected
-from agentbus.log.entry import ACCEPTED, Message, Received
+from agentbus.log.batches import Signer
+from agentbus.log.entry import ACCEPTED, Message, Received, Sent
 from agentbus.log.history import History, Statements
 from agentbus.log.report import Tally, Verdict
 
 # The very functions of step 13: a copy of them here could come to judge otherwise than they did live.
 from agentbus.protocol.opening import judge_chain, judge_handover
-from agentbus.protocol.sealing import batch_body
-from agentbus.wire.frame import Envelope, decode_proof
-from agentbus.wire.header import OPENING, Flag, Header
+from agentbus.wire.frame import Envelope
+from agentbus.wire.header import OPENING, Header
 from agentbus.wire.limits import LIMITS
+
+_SENT: Final = itemgetter(*map(Sent._fields.index, ("kind", "statement", "chain", "handover", "connection")))
+_RECEIVED: Final = itemgetter(
+    *map(
+        Received._fields.index,
+        ("kind", "statement", "chain", "handover", "connection", "code", "directory_size", "revocation_seq"),
+    )
+)
+_HEADER: Final = itemgetter(
+    *map(
+        Header._fields.index,
+        (
+            "kind", "sender", "sender_instance", "sender_key", "recipient", "recipient_instance", "chain_digest",
+            "handover_digest", "directory_size", "revocation_seq", "flags",
+        ),
+    )
+)  # fmt: skip
 
 CODES: Final = {
     "reject.back_dated": "The log dates a message to before the directory's entries that it was judged under.",
@@ -37,6 +54,23 @@ class Blobs(Protocol):
     """What keeps chains and handovers by their digests."""
 
     def blob(self, digest: bytes) -> bytes | None: ...
+
+
+class Span(NamedTuple):
+    """How far a good verdict on one message goes: to all of its flow that are dated into it, for the same reasons."""
+
+    start: int
+    end: int
+    conversation: bytes | None  # the only one that its chain or handover holds in
+    signer: Signer
+
+
+def flow_of(entry: Message, header: Header) -> Hashable:
+    """All of a message that KEY-VALID and AUTHORISED rest on, but for its instant and its conversation.
+
+    Messages that are alike in it, within one log and one directory, differ in nothing else that is looked at.
+    """
+    return (_SENT if isinstance(entry, Sent) else _RECEIVED)(entry), _HEADER(header)
 
 
 class Judge:
@@ -51,34 +85,68 @@ class Judge:
 
     def begin(self) -> None:
         """Count from nothing again."""
+        self._signers: dict[tuple[bytes, bytes, bytes, int], Signer] = {}
+        self._alike = 0
         self._authentic, self._key_valid, self._authorised = Tally(), Tally(), Tally()
 
     def take(self) -> dict[str, Tally]:
         """What was found since :meth:`begin`."""
-        return {"AUTHENTIC": self._authentic, "KEY-VALID": self._key_valid, "AUTHORISED": self._authorised}
+        found = {"AUTHENTIC": self._authentic, "KEY-VALID": self._key_valid, "AUTHORISED": self._authorised}
+        for tally in found.values():
+            tally.checked += self._alike
+        self._alike = 0
+        return found
 
-    def message(self, entry: Message, header: Header) -> None:
-        """Judge one message."""
+    def alike(self, messages: Sequence[tuple[Message, Header, bytes, Signer]]) -> None:
+        """Judge further messages of flows, and within the spans, of others that were found good.
+
+        Args:
+            messages: Entry, header, the leaf hash of the header's bytes, and what :meth:`message` gave. Of all
+                that is judged, only the signature is a message's own.
+        """
+        self._alike += len(messages)
+        for entry, header, digest, signer in messages:
+            try:
+                signer.verify(entry.proof, digest)
+            except AgentBusError as error:
+                self._authentic.problem(f"{where(entry, header)}: {error}")
+
+    def message(self, entry: Message, header: Header, digest: bytes) -> Span | None:
+        """Judge one message.
+
+        Args:
+            entry: The entry.
+            header: Its header.
+            digest: The leaf hash of the header's bytes.
+
+        Returns:
+            Where it was accepted and is KEY-VALID and AUTHORISED: how far that goes.
+        """
         self._authentic.checked += 1
         sender = self._statements.get(entry.statement)
         if sender is None:
             self._authentic.problem(
                 f"{where(entry, header)}: no instance statement beside the log that {header.sender} signed"
             )
-            return
+            return None
         named = (sender.principal, sender.instance_id, thumbprint(sender.key))
         if named != (header.sender, header.sender_instance, header.sender_key):
             self._authentic.problem(
                 f"{where(entry, header)}: the instance statement is not about the key that the header names"
             )
-            return
+            return None
+        for_envelopes = "envelope" in sender.purposes
+        signer = self._signer(header, sender)
         try:
-            self._check_signature(entry, header, sender)
+            if not for_envelopes:
+                raise Rejected("reject.sender_key", "the instance statement says that the key is not for envelopes")
+            signer.verify(entry.proof, digest)
         except AgentBusError as error:
             self._authentic.problem(f"{where(entry, header)}: {error}")
         if isinstance(entry, Received) and entry.code != ACCEPTED:
-            return  # it was refused: authentic and no more is what the log says of it
+            return None  # it was refused: authentic and no more is what the log says of it
         size, revocations = _judged_under(entry, header)
+        key = chain = None
         self._key_valid.checked += 1
         try:
             trust = self._statements.trust_at(size, [entry.statement], entry.instant)
@@ -86,28 +154,30 @@ class Judge:
                 self._key_valid.problem(
                     f"{where(entry, header)}: judged under {size} entries of the directory, whose log ends before"
                 )
-                return
-            self._check_key(entry, sender, trust, revocations)
+                return None
+            key = self._check_key(entry, sender, trust, revocations)
         except AgentBusError as error:
             self._key_valid.problem(f"{where(entry, header)}: {error}")
         self._authorised.checked += 1
         try:
-            self._check_chain(entry, header, size)
+            chain = self._check_chain(entry, header, size)
         except AgentBusError as error:
             self._authorised.problem(f"{where(entry, header)}: {error}")
+        return _span(key, chain, signer) if key is not None and chain is not None and for_envelopes else None
 
-    def _check_signature(self, entry: Message, header: Header, sender: Instance) -> None:
-        """Steps 9 (whose key) and 10 of opening."""
-        if "envelope" not in sender.purposes:
-            raise Rejected("reject.sender_key", "the instance statement says that the key is not for envelopes")
-        proof = decode_proof(entry.proof, LIMITS)
-        root = root_from_path(leaf_hash(entry.header), proof.position, proof.n, proof.path)
-        signed = batch_body(header.sender_key, header.sender_instance, proof.n, root)
-        purpose = Purpose.REPLAY_BATCH if header.flags & Flag.REPLAY else Purpose.BATCH
-        self._cache.verify(checked_key(sender.key), purpose, signed, proof.signature)
+    def _signer(self, header: Header, sender: Instance) -> Signer:
+        what = (sender.key, header.sender_key, header.sender_instance, header.flags)
+        known = self._signers.get(what)
+        if known is None:
+            known = self._signers[what] = Signer(*what, self._cache)
+        return known
 
-    def _check_key(self, entry: Message, sender: Instance, trust: Trust, revocations: int) -> None:
-        """The key counted under the directory of then, and nothing said later takes it back to before that instant."""
+    def _check_key(self, entry: Message, sender: Instance, trust: Trust, revocations: int) -> tuple[int, int]:
+        """The key counted under the directory of then, and nothing said later takes it back to before that instant.
+
+        Returns:
+            The instants, from the first on and before the second, for which the same goes.
+        """
         if trust.last_instant > entry.instant + LIMITS.skew:
             raise Rejected(
                 "reject.back_dated",
@@ -126,9 +196,16 @@ class Judge:
         stolen = self._history.full.keys[sender.identity_key].stolen_since
         if stolen is not None and stolen <= entry.instant:
             raise Rejected("reject.revoked", f"the identity key of {sender.principal} was in other hands by then")
+        start = max(trust.last_instant, sender.not_before) - LIMITS.skew
+        end = trust.holds_until(sender)
+        return start, end if stolen is None else min(end, stolen)
 
-    def _check_chain(self, entry: Message, header: Header, size: int) -> None:
-        """Step 13 of opening, and the targets that ``decide`` looked at."""
+    def _check_chain(self, entry: Message, header: Header, size: int) -> tuple[Authority, Trust]:
+        """Step 13 of opening, and the targets that ``decide`` looked at.
+
+        Returns:
+            What the message could rest on, with a handover's link where there is one, and under which snapshot.
+        """
         chain = self._log.blob(entry.chain)
         handover = self._log.blob(entry.handover) if entry.handover is not None else b""
         if chain is None or handover is None:
@@ -141,7 +218,7 @@ class Judge:
                 raise Rejected("reject.statement_order", "the directory's log here ends before that size")
             try:
                 authority = judge_chain(header, envelope, trust, entry.instant, self._cache)
-                judge_handover(header, envelope, authority, trust, entry.instant, self._cache)
+                handed = judge_handover(header, envelope, authority, trust, entry.instant, self._cache)
                 break
             except NeedsTrust as needs:
                 found = [self._statements.of_key(key, entry.instant) for key in needs.keys]
@@ -153,6 +230,7 @@ class Judge:
             for link in authority.links:
                 if not target_within(link.grant.targets, header.recipient, trust.domain):
                     raise Rejected("denied.target", f"link {link.grant.n} does not name {header.recipient} as a target")
+        return handed or authority, trust
 
 
 def verdicts_of(found: Mapping[str, Tally], history: History) -> dict[str, Verdict]:
@@ -172,6 +250,13 @@ def where(entry: Message, header: Header) -> str:
     """An entry, and the message and parties it is about."""
     sender, recipient = header.sender.rpartition("/")[2], header.recipient.rpartition("/")[2]
     return f"entry {entry.position} ({sender} → {recipient}, message {header.message_id.hex()[:12]})"
+
+
+def _span(key: tuple[int, int], chain: tuple[Authority, Trust], signer: Signer) -> Span:
+    links = chain[0].links
+    start, end = holds_between(links, chain[1])
+    pinned = {link.grant.conversation for link in links} - {None}
+    return Span(max(key[0], start), min(key[1], end), pinned.pop() if pinned else None, signer)
 
 
 def _judged_under(entry: Message, header: Header) -> tuple[int, int]:

@@ -20,10 +20,11 @@ from agentbus.delegation.chain import Authority
 from agentbus.delegation.grant import chain_digest, decode_links
 from agentbus.errors import AgentBusError, LogError, Malformed
 from agentbus.log.checkpoint import parse_origin, read_checkpoint
-from agentbus.log.entry import ACCEPTED, Message, Received, Sent, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import ACCEPTED, Message, Received, Sent
 from agentbus.log.history import History, Statements
 from agentbus.log.judge import Judge, verdicts_of
-from agentbus.log.read import LogFolder, Numbered
+from agentbus.log.read import LogFolder
 from agentbus.log.report import Report, Tally, Verdict
 from agentbus.log.tiles import TileReader
 from agentbus.log.tlogproof import LogProof, decode_log_proof, encode_log_proof, verify_log_proof
@@ -153,17 +154,8 @@ def find_message(log: LogFolder, wanted: str) -> Message:
     Raises:
         LogError: ``log.no_message``.
     """
-    for item in log.entries():
-        if not isinstance(item, Numbered):
-            continue
-        try:
-            entry = decode_entry(item.data)
-            if not isinstance(entry, Sent | Received):
-                continue
-            header = decode_header(entry.header, LIMITS)
-        except AgentBusError:
-            continue
-        if wanted in (header.message_id.hex(), b64(leaf_hash(entry.header)), str(item.position)):
+    for entry, header in log.messages():
+        if wanted in (header.message_id.hex(), b64(leaf_hash(entry.header)), str(entry.position)):
             return entry
     raise LogError("log.no_message", f"{log.folder} holds no message {wanted[:80]!r}; `agentbus log show` lists them")
 
@@ -235,7 +227,7 @@ def check_message_proof(data: bytes, *, root: bytes) -> tuple[Report, Shown]:
     history = History(proof.directory, root)
     statements = Statements(((hashlib.sha256(one).digest(), one) for one in proof.statements), history)
     judge = Judge(proof, history, statements)
-    judge.message(entry, header)
+    judge.message(entry, header, leaf_hash(entry.header))
     said = read_checkpoint(proof.log_proof.checkpoint)
     verdicts = {
         **verdicts_of(judge.take(), history),

@@ -25,12 +25,21 @@ class Kept(NamedTuple):
     instant: int  # when its keeper had it
 
 
-class Run(NamedTuple):
+@dataclass(slots=True, order=True)
+class Run:
     """Numbers that follow each other without a gap."""
 
     first: int
     last: int
     position: int  # of the entry with the first
+
+
+def follow(runs: list[Run], seq: int, position: int) -> None:
+    """One more number of a list of runs."""
+    if runs and runs[-1].last + 1 == seq:
+        runs[-1].last = seq
+    else:
+        runs.append(Run(seq, seq, position))
 
 
 @dataclass
@@ -59,13 +68,11 @@ class Part:
     latest_at: dict[int, int] = field(default_factory=dict)  # size → the same over the entries before it
     broken: int | None = None  # the position of the first record that could not be read
 
-    def run(self, instance: str, to: str, seq: int, position: int) -> None:
-        """A message with this number."""
+    def run(self, instance: str, to: str, seq: int, position: int) -> list[Run]:
+        """A message with this number; gives the list that further ones of these two go into."""
         runs = self.runs.setdefault((instance, to), [])
-        if runs and runs[-1].last + 1 == seq:
-            runs[-1] = runs[-1]._replace(last=seq)
-        else:
-            runs.append(Run(seq, seq, position))
+        follow(runs, seq, position)
+        return runs
 
     def add(self, other: Part) -> None:
         """Take what the next part found."""
@@ -86,7 +93,7 @@ class Part:
         for key_, runs in other.runs.items():
             mine_ = self.runs.setdefault(key_, [])
             if mine_ and mine_[-1].last + 1 == runs[0].first:
-                mine_[-1] = mine_[-1]._replace(last=runs[0].last)
+                mine_[-1].last = runs[0].last
                 runs = runs[1:]
             mine_ += runs
         self.fates.join(other.fates)

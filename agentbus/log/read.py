@@ -13,60 +13,43 @@ Rule 4: memory is a window of each file and 16 bytes for each blob and box.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from agentbus.crypto.box import ERASED, KEY, box_name, open_box
+from agentbus.crypto.box import ERASED
 from agentbus.crypto.note import Checkpoint
-from agentbus.errors import LogError, Malformed
+from agentbus.errors import AgentBusError, LogError, Malformed
+from agentbus.log.boxes import Box, BoxReader
 from agentbus.log.checkpoint import read_checkpoint
-from agentbus.log.entry import EntryKind, PeerCheckpoint, decode_entry
-from agentbus.log.index import Index, Place
-from agentbus.log.records import (
-    BOX_HEAD,
-    HEAD,
-    KEYS,
-    MAX_RECORD,
-    Bad,
-    Record,
-    blob_segment,
-    box_segment,
-    entry_segment,
-)  # fmt: skip
+from agentbus.log.decoding import decode_entry, kind_of
+from agentbus.log.entry import Entry, EntryKind, Message, PeerCheckpoint, Received, Sent
+from agentbus.log.index import Damage, Index, Piece, index_blobs, index_boxes
+from agentbus.log.records import HEAD, Bad, Record, blob_segment, box_segment, entry_segment
 from agentbus.log.scanning import (
-    WINDOW,
+    Place,
     Unit,
     count_entries,
     extents_of,
     hop,
-    hop_kind,
     scan_file,
+    stretches,
     units_of,
     without_unfinished,
 )
+from agentbus.log.tiles import WIDTH
+from agentbus.wire.header import Header, decode_header
+from agentbus.wire.limits import LIMITS
 
 CODES: Final = {
     "log.missing": "There is no log in this folder.",
 }
 
-STATEMENT: Final = b"\x95\x03"
-"""How an encoded instance statement begins: an array of five, the first of them ``statements.INSTANCE``."""
+UNIT: Final = 32 * WIDTH
+"""Entries that are read at once: a whole number of tiles, so that parts of the tree fit together."""
 RECENT: Final = 256
 """Blobs that are remembered; with chains of at most 64 KiB below 16 MiB, and mostly below one."""
-
-
-class Damage(NamedTuple):
-    """A place in a segment where no good record stands."""
-
-    segment: str
-    offset: int
-    reason: str
-    torn: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.segment} at byte {self.offset}: {self.reason}{' (torn tail)' if self.torn else ''}"
 
 
 class Numbered(NamedTuple):
@@ -76,15 +59,35 @@ class Numbered(NamedTuple):
     data: bytes
 
 
-class Box(NamedTuple):
-    """What became of a box: its content, or None with whether its key was erased, or what is wrong with it."""
+class Logged(NamedTuple):
+    """A message as an entry holds it."""
 
-    data: bytes | None
-    erased: bool = False
-    problem: str = ""
+    entry: Message
+    header: Header
 
 
-NO_BOX: Final = Box(None)
+class Note(NamedTuple):
+    """A checkpoint of another log that an entry keeps."""
+
+    position: int
+    note: bytes
+    instant: int  # when it was kept
+
+
+class Outline(NamedTuple):
+    """What hopping through the entries tells."""
+
+    entries: int
+    units: list[Unit]
+    notes: list[Note]
+
+
+class Indexed(NamedTuple):
+    """One segment of blobs or boxes, to be indexed."""
+
+    blobs: bool
+    number: int
+    last: bool
 
 
 class Look(NamedTuple):
@@ -107,20 +110,19 @@ class LogFolder:
         early = early or look(folder)
         self.folder = folder
         self.note = early.note
-        self.damage: list[Damage] = []
-        """Damage of the blobs, boxes and files; that of entries is found by :meth:`entries`."""
-        self.unfinished: list[Damage] = []
-        """Records at the very end of their series that are only half there; an entry only where none is covered."""
-        self.statements: list[bytes] = []
-        """Digests of blobs that look like instance statements."""
+        self._gaps: list[Damage] = []
+        self._cut: list[Damage] = []  # an entry at the very end that is only half there
         self._extents = [path.stat().st_size for path in self._segments(entry_segment)]
         self._early = early.extents
         self._leave_unfinished()
-        self._blobs = Index(self._scan_blobs())
-        self._boxes = Index(self._scan_boxes())
         self._recent: dict[bytes, bytes] = {}
-        self._window: tuple[int, int, bytes] = (0, 0, b"")  # of the boxes: segment, offset, bytes
-        self._keys: tuple[int, bytes] = (0, b"")  # of their keys: offset, bytes
+        self._outline: Outline | None = None
+        self._found: tuple[Index, Index] | None = None
+        self._reader: BoxReader | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be read again, or was made for this process."""
+        return {**self.__dict__, "_recent": {}, "_outline": None, "_found": None, "_reader": None}
 
     @property
     def said(self) -> Checkpoint | None:
@@ -135,26 +137,58 @@ class LogFolder:
         """Whose log the checkpoint note says this is."""
         return self.said.origin if self.said else None
 
+    @property
+    def damage(self) -> list[Damage]:
+        """Damage of the blobs, boxes and files; that of entries is found by :meth:`entries`."""
+        pieces = self.pieces  # finding them finds what is missing between them
+        return [*self._gaps, *(one for piece in pieces for one in piece.damage)]
+
+    @property
+    def unfinished(self) -> list[Damage]:
+        """Records at the very end of their series that are only half there; an entry only where none is covered."""
+        return [*self._cut, *(one for piece in self.pieces for one in piece.unfinished)]
+
+    @property
+    def statements(self) -> list[bytes]:
+        """Digests of blobs that look like instance statements."""
+        return [digest for piece in self._indexes[0].pieces for digest in piece.statements]
+
     # ── entries ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def entries(self, unit: Unit | None = None) -> Iterator[Numbered | Damage]:
-        """The entries in order, or those of one unit, and the damage between them.
+    def entries(self, unit: Unit | None = None, start: int = 0) -> Iterator[Numbered | Damage]:
+        """The entries in order, or those of one unit, from position ``start`` on; and the damage between them."""
+        position = unit.position if unit else 0
+        for found in self.runs(unit):
+            if isinstance(found, Damage):
+                if position >= start:
+                    yield found
+                position += 1
+                continue
+            for at, data in enumerate(found, position):
+                if at >= start:
+                    yield Numbered(at, data)
+            position += len(found)
+
+    def runs(self, unit: Unit | None = None) -> Iterator[Sequence[bytes] | Damage]:
+        """The same, as many entries at once as stand together in a window of their file.
 
         Behind a record with a bad checksum it goes on; where a length cannot be right, with the next segment.
         """
-        start, position = (unit.place, unit.position) if unit else (Place(0, 0), 0)
-        end = position + unit.entries if unit else None
-        for number in range(start.segment, len(self._extents)):
-            name, base = entry_segment(number), start.offset if number == start.segment else 0
+        first = unit.place if unit else Place(0, 0)
+        left = unit.entries if unit else 1 << 63
+        for number in range(first.segment, len(self._extents)):
+            name, base = entry_segment(number), first.offset if number == first.segment else 0
             with (self.folder / name).open("rb") as file:
-                for found in scan_file(file, base, self._extents[number]):
-                    if position == end:
+                for found in stretches(file, base, self._extents[number]):
+                    if left <= 0:
                         return
                     if isinstance(found, Bad):
+                        left -= 1
                         yield Damage(name, found.offset, found.reason, found.torn and number == len(self._extents) - 1)
-                    else:
-                        yield Numbered(position, found.data)
-                    position += 1
+                        continue
+                    records = found.records[:left]
+                    left -= len(records)
+                    yield records
 
     @property
     def extents(self) -> list[int]:
@@ -167,27 +201,29 @@ class LogFolder:
 
         What stands behind them in time is in what was read of the other logs, however fast all are written.
         """
-        return count_entries(self.folder, without_unfinished(self.folder, self._early))
+        early = without_unfinished(self.folder, self._early)
+        return self.size if early == self._extents else count_entries(self.folder, early)
 
     @property
     def size(self) -> int:
         """How many entries were read."""
-        return count_entries(self.folder, self._extents)
+        return self.outline().entries
 
     def end_before(self, position: int) -> None:
         """Leave out the entries from this position on."""
         behind = self.units(position)[1:2] if position else self.units(1)[:1]
         for unit in behind:
             self._extents = [*self._extents[: unit.place.segment], unit.place.offset]
+            self._outline = None
 
     def units(self, count: int) -> list[Unit]:
         """All entries in parts of ``count``, found by hopping from length to length."""
-        return units_of(self.folder, self._extents, count)
+        return self.outline().units if count == UNIT else units_of(self.folder, self._extents, count)
 
     def after(self, position: int) -> Iterator[Numbered | Damage]:
         """The entries from a position on, and the damage between them."""
-        for unit in self.units(position)[1:] if position else self.units(1 << 30):
-            yield from self.entries(unit)
+        for unit in self.outline().units[position // UNIT :]:
+            yield from self.entries(unit, position)
 
     def later(self) -> Iterator[bytes]:
         """The entries that were written since the extents were taken, as far as they are whole now."""
@@ -198,32 +234,65 @@ class LogFolder:
                     if isinstance(found, Record):
                         yield found.data
 
-    def notes(self) -> Iterator[tuple[int, bytes, int]]:
-        """The checkpoints of other logs that entries keep, each with its position before and its instant behind it.
+    def decoded(self, start: int = 0) -> Iterator[Entry]:
+        """The entries that can be read, from position ``start`` on; the others are the verdicts' business."""
+        for item in self.after(start):
+            if isinstance(item, Numbered):
+                with suppress(AgentBusError):
+                    yield decode_entry(item.data)
 
-        An entry is read as far as it has to be, and whether it is covered by this log's checkpoint is not said here.
-        """
-        position = 0
-        for number, extent in enumerate(self._extents):
-            with (self.folder / entry_segment(number)).open("rb") as file:
-                for data in hop_kind(file, extent, EntryKind.PEER_CHECKPOINT):
-                    if data is not None:
-                        with suppress(Malformed):
-                            entry = decode_entry(data)
-                            if isinstance(entry, PeerCheckpoint):
-                                yield position, entry.note, entry.instant
-                    position += 1
+    def messages(self, unit: Unit | None = None, start: int = 0) -> Iterator[Logged]:
+        """The messages among them, or among those of one unit, as far as entry and header can be read."""
+        for item in self.entries(unit) if unit else self.after(start):
+            if isinstance(item, Numbered):
+                with suppress(AgentBusError):
+                    entry = decode_entry(item.data)
+                    if isinstance(entry, Sent | Received):
+                        yield Logged(entry, decode_header(entry.header, LIMITS))
 
     def entry_at(self, position: int) -> bytes | None:
         """One entry, or None where it is not there or damaged."""
+        found = next(self.after(position), None)
+        return found.data if isinstance(found, Numbered) else None
+
+    def notes(self) -> list[Note]:
+        """The checkpoints of other logs that entries keep.
+
+        An entry is read as far as it has to be, and whether it is covered by this log's checkpoint is not said here.
+        """
+        return self.outline().notes
+
+    def outline(self) -> Outline:
+        """How many entries there are and where, found by hopping from length to length; remembered."""
+        if self._outline is None:
+            self._outline = self._hop_through()
+        return self._outline
+
+    def _hop_through(self) -> Outline:
+        starts: list[Place] = []
+        notes: list[Note] = []
+        position = 0
         for number, extent in enumerate(self._extents):
             with (self.folder / entry_segment(number)).open("rb") as file:
-                for offset in hop(file, extent):
-                    if position == 0:
-                        found = next(scan_file(file, offset, extent))
-                        return found.data if isinstance(found, Record) else None
-                    position -= 1
-        return None
+                for offset, head in hop(file, extent):
+                    if position % UNIT == 0:
+                        starts.append(Place(number, offset))
+                    if kind_of(head) == EntryKind.PEER_CHECKPOINT:
+                        notes += self._note(number, offset, position)
+                    position += 1
+        units = [Unit(place, at * UNIT, min(UNIT, position - at * UNIT)) for at, place in enumerate(starts)]
+        return Outline(position, units, notes)
+
+    def _note(self, number: int, offset: int, position: int) -> list[Note]:
+        """The note that an entry keeps, if it does."""
+        with (self.folder / entry_segment(number)).open("rb") as file:
+            found = next(scan_file(file, offset, self._extents[number]), None)
+        if isinstance(found, Record):
+            with suppress(Malformed):
+                entry = decode_entry(found.data)
+                if isinstance(entry, PeerCheckpoint):
+                    return [Note(position, entry.note, entry.instant)]
+        return []
 
     # ── blobs and boxes ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,7 +301,7 @@ class LogFolder:
         known = self._recent.get(digest)
         if known is not None:
             return known
-        for place in self._blobs.places(digest):
+        for place in self._indexes[0].places(digest):
             with (self.folder / blob_segment(place.segment)).open("rb") as file:
                 file.seek(place.offset)
                 (length, _) = HEAD.unpack(file.read(HEAD.size))
@@ -244,31 +313,6 @@ class LogFolder:
                 return data
         return None
 
-    def box(self, name: bytes) -> Box:
-        """What became of the box of this name."""
-        for place in self._boxes.places(name):
-            record = self._box_record(place)
-            if len(record) < BOX_HEAD.size or box_name(record[BOX_HEAD.size :]) != name:
-                continue
-            (_, slot) = BOX_HEAD.unpack_from(record)
-            key = self._key(slot)
-            if key == ERASED:
-                return Box(None, erased=True)
-            try:
-                return Box(open_box(record[BOX_HEAD.size :], key))
-            except LogError as error:
-                return Box(None, problem=error.message)
-        return NO_BOX
-
-    def box_bytes(self, name: bytes) -> tuple[bytes, bytes] | None:
-        """A box as it stands on the disk, and its key; None where it is not there or was erased."""
-        for place in self._boxes.places(name):
-            record = self._box_record(place)
-            if box_name(record[BOX_HEAD.size :]) == name:
-                key = self._key(BOX_HEAD.unpack_from(record)[1])
-                return (record[BOX_HEAD.size :], key) if key != ERASED else None
-        return None
-
     def digests(self) -> Iterator[bytes]:
         """The digests of all blobs."""
         for path in self._segments(blob_segment):
@@ -277,67 +321,54 @@ class LogFolder:
                     if isinstance(found, Record):
                         yield found.data[:32]
 
-    def _key(self, slot: int) -> bytes:
-        """The key in a slot; zeros where it was destroyed or never was."""
-        at = slot * KEY - self._keys[0]
-        if not 0 <= at < len(self._keys[1]):
-            self._keys, at = (slot * KEY, self._read_keys(slot * KEY)), 0
-        return self._keys[1][at : at + KEY].ljust(KEY, b"\0")
+    def box(self, name: bytes) -> Box:
+        """What became of the box of this name."""
+        return self.boxes.box(name)
 
-    def _read_keys(self, offset: int) -> bytes:
-        try:
-            with (self.folder / KEYS).open("rb") as file:
-                file.seek(offset)
-                return file.read(WINDOW // 16)
-        except (FileNotFoundError, OverflowError, OSError):
-            return b""
+    def box_bytes(self, name: bytes) -> tuple[bytes, bytes] | None:
+        """A box as it stands on the disk, and its key; None where it is not there or was erased."""
+        found = self.boxes.find(name)
+        return found if found is not None and found[1] != ERASED else None
 
-    def _box_record(self, place: Place) -> bytes:
-        """A box's record, by way of a window, because boxes stand in the order of the entries that name them."""
-        segment, base, data = self._window
-        at = place.offset - base
-        if segment != place.segment or at < 0 or at + HEAD.size > len(data) or not _whole(data, at):
-            with (self.folder / box_segment(place.segment)).open("rb") as file:
-                file.seek(place.offset)
-                data = file.read(WINDOW)
-                if not _whole(data, 0):
-                    data += file.read(MAX_RECORD)
-            self._window = (place.segment, place.offset, data)
-            at = 0
-        (length, _) = HEAD.unpack_from(data, at)
-        return data[at + HEAD.size : at + HEAD.size + length]
+    @property
+    def boxes(self) -> BoxReader:
+        """What opens the boxes."""
+        if self._reader is None:
+            self._reader = BoxReader(self.folder, self._indexes[1])
+        return self._reader
 
-    def _scan_blobs(self) -> Iterator[tuple[bytes, Place]]:
-        paths = self._segments(blob_segment)
-        for number, path in enumerate(paths):
-            with path.open("rb") as file:
-                for found in scan_file(file, 0, path.stat().st_size):
-                    if isinstance(found, Bad):
-                        self._bad(path.name, found, last=number == len(paths) - 1)
-                        continue
-                    digest, data = found.data[:32], found.data[32:]
-                    if hashlib.sha256(data).digest() != digest:
-                        self.damage.append(Damage(path.name, found.offset, "a blob is not the one of its digest"))
-                        continue
-                    if data.startswith(STATEMENT):
-                        self.statements.append(digest)
-                    yield digest, Place(number, found.offset)
+    @property
+    def pieces(self) -> list[Piece]:
+        """The index of each segment, in the order of :meth:`to_index`."""
+        return [piece for index in self._indexes for piece in index.pieces]
 
-    def _scan_boxes(self) -> Iterator[tuple[bytes, Place]]:
-        paths = self._segments(box_segment)
-        for number, path in enumerate(paths):
-            with path.open("rb") as file:
-                for found in scan_file(file, 0, path.stat().st_size):
-                    if isinstance(found, Bad):
-                        self._bad(path.name, found, last=number == len(paths) - 1)
-                    elif len(found.data) <= BOX_HEAD.size:
-                        self.damage.append(Damage(path.name, found.offset, "this is no box"))
-                    else:
-                        yield found.data[:32], Place(number, found.offset)
+    @property
+    def _indexes(self) -> tuple[Index, Index]:
+        """Of the blobs, and of the boxes."""
+        if self._found is None:
+            self.adopt((part, self.index(part)) for part in self.to_index())
+        assert self._found is not None
+        return self._found
 
-    def _bad(self, name: str, found: Bad, *, last: bool) -> None:
-        where = self.unfinished if found.unfinished and last else self.damage
-        where.append(Damage(name, found.offset, found.reason, found.torn and last))
+    def to_index(self) -> list[Indexed]:
+        """The segments of blobs and boxes; each can be indexed by another process."""
+        found = []
+        for blobs, name in ((True, blob_segment), (False, box_segment)):
+            count = len(self._segments(name))
+            found += [Indexed(blobs, number, number == count - 1) for number in range(count)]
+        return found
+
+    def index(self, part: Indexed) -> Piece:
+        """The index of one segment."""
+        if part.blobs:
+            return index_blobs(self.folder / blob_segment(part.number), part.number, part.last)
+        return index_boxes(self.folder / box_segment(part.number), part.number, part.last)
+
+    def adopt(self, found: Iterable[tuple[Indexed, Piece]]) -> None:
+        """Use the index that others made of the parts that :meth:`to_index` named."""
+        pieces = list(found)
+        blobs, boxes = ([piece for part, piece in pieces if part.blobs is one] for one in (True, False))
+        self._found = Index(blobs), Index(boxes)
 
     def _leave_unfinished(self) -> None:
         """End before an entry that is only half there, unless the checkpoint covers it."""
@@ -345,7 +376,7 @@ class LogFolder:
         if before == self._extents or count_entries(self.folder, before) < (self.said.size if self.said else 0):
             return
         missing = f"{self._extents[-1] - before[-1]} bytes of an entry that is not whole"
-        self.unfinished.append(Damage(entry_segment(len(before) - 1), before[-1], missing, torn=True))
+        self._cut.append(Damage(entry_segment(len(before) - 1), before[-1], missing, torn=True))
         self._extents = before
 
     # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -359,7 +390,9 @@ class LogFolder:
         found = sorted(self.folder.glob(name(0).replace("0" * 8, "[0-9]" * 8)))
         for number, path in enumerate(found):
             if path.name != name(number):
-                self.damage.append(Damage(name(number), 0, "this segment is missing and later ones are there"))
+                gap = Damage(name(number), 0, "this segment is missing and later ones are there")
+                if gap not in self._gaps:
+                    self._gaps.append(gap)
                 return found[:number]
         return found
 
@@ -386,10 +419,6 @@ def require_log(folder: Path) -> None:
     """
     if not (folder / entry_segment(0)).is_file():
         raise LogError("log.missing", f"{folder} holds no {entry_segment(0)}; name the folder of a node's log")
-
-
-def _whole(data: bytes, at: int) -> bool:
-    return at + HEAD.size <= len(data) and at + HEAD.size + HEAD.unpack_from(data, at)[0] <= len(data)
 
 
 def _bytes_of(path: Path) -> bytes | None:

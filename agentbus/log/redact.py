@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.errors import AgentBusError, LogError
 from agentbus.log.base import LogStore
-from agentbus.log.entry import EntryKind, Received, Sent, Step, decode_entry, kind_of, redaction
+from agentbus.log.decoding import decode_entry, kind_of
+from agentbus.log.entry import EntryKind, Received, Sent, Step, redaction
 from agentbus.wire.header import Header, decode_header
 from agentbus.wire.limits import LIMITS
 

@@ -16,7 +16,8 @@ from typing import Final
 
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.errors import AgentBusError
-from agentbus.log.entry import ACCEPTED, Open, Outcome, Received, Sent, Step, StepKind, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import ACCEPTED, Open, Outcome, Received, Sent, Step, StepKind
 from agentbus.log.read import LogFolder, Numbered
 from agentbus.wire.header import ANSWERING, OPENING, Header, Kind, decode_header
 from agentbus.wire.limits import LIMITS

@@ -2,20 +2,30 @@
 
 Rule 1: memory is a window of a file, unless one record is longer.
 Rule 2: nothing here says what is wrong with a log; it says where records are, and where none are.
+Rule 3: what is good is taken in stretches: a log has millions of records, and a step for each of them costs more than
+its checksum.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from agentbus.log.entry import MAX_ENTRY, kind_of
-from agentbus.log.index import Place
+from agentbus.log.entry import MAX_ENTRY
 from agentbus.log.records import HEAD, MAX_RECORD, Bad, Record, entry_segment, scan
 
-WINDOW: Final = 1024 * 1024
+WINDOW: Final = 256 * 1024
 """Bytes of a file that are in memory at once, unless one record is longer."""
+_CLAIM: Final = 4  # bytes of a record that say of which kind of entry it claims to be
+
+
+class Place(NamedTuple):
+    """Where a record begins."""
+
+    segment: int
+    offset: int
 
 
 class Unit(NamedTuple):
@@ -40,7 +50,7 @@ def units_of(folder: Path, extents: Sequence[int], count: int) -> list[Unit]:
     position, start, first = 0, Place(0, 0), 0
     for number, extent in enumerate(extents):
         with (folder / entry_segment(number)).open("rb") as file:
-            for offset in hop(file, extent):
+            for offset, _ in hop(file, extent):
                 if position - first == count:
                     units.append(Unit(start, first, count))
                     first = position
@@ -62,7 +72,7 @@ def without_unfinished(folder: Path, extents: Sequence[int]) -> list[int]:
         return list(extents)
     extent = extents[number]
     with (folder / entry_segment(number)).open("rb") as file:
-        last = max(hop(file, extent))
+        last = max(offset for offset, _ in hop(file, extent))
         file.seek(last)
         head = file.read(min(HEAD.size, extent - last))
     length = HEAD.unpack(head)[0] if len(head) == HEAD.size else MAX_ENTRY
@@ -70,78 +80,102 @@ def without_unfinished(folder: Path, extents: Sequence[int]) -> list[int]:
     return list(extents) if whole else [*extents[:number], last]
 
 
-def scan_file(file: BinaryIO, start: int, end: int) -> Iterator[Record | Bad]:
-    """The records of a file between two offsets, as :func:`agentbus.log.records.scan` finds them, window by window."""
-    at, window = start, WINDOW
+class Stretch(NamedTuple):
+    """Good records that follow each other."""
+
+    offsets: list[int]  # of their length fields
+    records: list[bytes]
+
+
+def stretches(file: BinaryIO, start: int, end: int) -> Iterator[Stretch | Bad]:
+    """The records of a file between two offsets: the good ones, and what stands between them.
+
+    Behind a record with a bad checksum it goes on; where a length cannot be right nothing after it can be found, and
+    that is the last item.
+    """
+    at, size = start, WINDOW
     while at < end:
         file.seek(at)
-        data = file.read(min(window, end - at))
-        whole = at + len(data) >= end or not data
-        grown = False
-        after: int | None = None
-        for found in scan(data):
-            if isinstance(found, Record):
-                yield Record(at + found.offset, found.data)
-                after = found.offset + HEAD.size + len(found.data)
-            elif not whole and found.torn and (found.after is None or found.after >= len(data)):
-                at, window, grown = at + found.offset, window if found.offset else 2 * window, True
-                break
-            else:
-                torn, unfinished = found.torn and whole, found.unfinished and whole
-                yield found._replace(offset=at + found.offset, torn=torn, unfinished=unfinished)
-                after = found.after
-        if grown:
+        data = file.read(min(size, end - at))
+        if not data:
+            return
+        whole = at + len(data) >= end
+        good, stopped = _good(data, at)
+        if good.records:
+            yield good
+        if stopped == len(data):
+            at, size = at + stopped, WINDOW
             continue
-        if whole or after is None:
+        found = next(scan(data, stopped))
+        assert isinstance(found, Bad)
+        if not whole and found.torn and (found.after is None or found.after >= len(data)):
+            # perhaps only the window cuts it: again, from where it begins, or with more
+            at, size = at + stopped, WINDOW if stopped else 2 * size
+            continue
+        torn, unfinished = found.torn and whole, found.unfinished and whole
+        yield found._replace(offset=at + found.offset, torn=torn, unfinished=unfinished)
+        if found.after is None:
             return
-        at, window = at + after, WINDOW
+        at, size = at + found.after, WINDOW
 
 
-def hop(file: BinaryIO, end: int) -> Iterator[int]:
-    """The offsets at which records begin, by their lengths alone, as :func:`scan_file` counts them."""
+def _good(data: bytes, base: int) -> tuple[Stretch, int]:
+    """The good records that a window begins with, and where in it they end."""
+    offsets: list[int] = []
+    records: list[bytes] = []
+    at, end, head = 0, len(data), HEAD.size
+    unpack, crc32 = HEAD.unpack_from, zlib.crc32
+    found_at, found = offsets.append, records.append
+    while at + head <= end:
+        length, checksum = unpack(data, at)
+        after = at + head + length
+        if not 0 < length <= MAX_RECORD or after > end:
+            break
+        record = data[at + head : after]
+        if crc32(record) != checksum:
+            break
+        found_at(base + at)
+        found(record)
+        at = after
+    return Stretch(offsets, records), at
+
+
+def scan_file(file: BinaryIO, start: int, end: int) -> Iterator[Record | Bad]:
+    """The same records one by one."""
+    for found in stretches(file, start, end):
+        if isinstance(found, Bad):
+            yield found
+        else:
+            yield from map(Record, found.offsets, found.records)
+
+
+def hop(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
+    """Where records begin, by their lengths alone, as :func:`scan_file` counts them; each with its first bytes."""
     at, base, data = 0, 0, b""
+    unpack, head = HEAD.unpack_from, HEAD.size
+    peek = head + _CLAIM
     while at < end:
-        if at + HEAD.size > base + len(data):
+        local = at - base
+        if local + peek > len(data):
             file.seek(at)
-            base, data = at, file.read(min(WINDOW, end - at))
-        yield at
-        if at + HEAD.size > base + len(data):
+            base, local, data = at, 0, file.read(min(WINDOW, end - at))
+        yield at, data[local + head : local + peek]
+        if local + head > len(data):
             return
-        (length, _) = HEAD.unpack_from(data, at - base)
-        at += HEAD.size + length
+        (length, _) = unpack(data, local)
         if not 0 < length <= MAX_RECORD:
             return
+        at += head + length
 
 
 def whole_records(file: BinaryIO, end: int) -> int:
     """Where the last record ends that is whole: up to there a file can be copied while somebody writes it."""
     last = 0
-    for at in hop(file, end):
+    for at, _ in hop(file, end):
         file.seek(at)
         head = file.read(HEAD.size)
         after = at + HEAD.size + HEAD.unpack(head)[0] if len(head) == HEAD.size else end + 1
         if after > end:
             return at
         last = after
-    return max(last, 0)
-
-
-def hop_kind(file: BinaryIO, end: int, kind: int) -> Iterator[bytes | None]:
-    """For each record that :func:`hop` finds, its bytes where it claims to be an entry of this kind, else None."""
-    at, base, data = 0, 0, b""
-    while at < end:
-        if at + HEAD.size + 4 > base + len(data):
-            file.seek(at)
-            base, data = at, file.read(min(WINDOW, end - at))
-        if len(data) - (at - base) < HEAD.size:
-            yield None
-            return
-        (length, _) = HEAD.unpack_from(data, at - base)
-        start, found = at + HEAD.size, None
-        if kind_of(data[start - base : start - base + 4]) == kind and length <= MAX_RECORD:
-            file.seek(start)
-            found = file.read(length)
-        yield found
-        if not 0 < length <= MAX_RECORD:
-            return
-        at = start + length
+    return last

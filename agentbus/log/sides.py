@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -24,10 +25,9 @@ from agentbus.log.entry import (
     Step,
     StepKind,
     Unsent,
-    decode_entry,
 )
 from agentbus.log.fates import awaited, settles
-from agentbus.log.read import LogFolder, Numbered
+from agentbus.log.read import LogFolder
 from agentbus.wire.frame import Envelope, encode_frame
 from agentbus.wire.header import Header, Kind, decode_header
 from agentbus.wire.limits import LIMITS, SECOND
@@ -172,23 +172,16 @@ def read_side(log: LogFolder, name: str, start: int = 0) -> Side:
         except AgentBusError:
             node = None
     side = Side(name, node)
-    for item in log.after(start):
-        if isinstance(item, Numbered):
-            try:
-                side.add(decode_entry(item.data))
-            except AgentBusError:
-                continue
+    for entry in log.decoded(start):
+        with suppress(AgentBusError):
+            side.add(entry)
     return side
 
 
 def frame_digests(log: LogFolder, wanted: Collection[bytes]) -> dict[bytes, bytes]:
     """SHA-256 of the frames of sent messages, by message digest: what a log that refused one names it by."""
     found: dict[bytes, bytes] = {}
-    for item in log.entries() if wanted else ():
-        try:
-            entry = decode_entry(item.data) if isinstance(item, Numbered) else None
-        except AgentBusError:
-            continue
+    for entry in log.decoded() if wanted else ():
         if isinstance(entry, Sent) and (digest := leaf_hash(entry.header)) in wanted:
             parts = [log.blob(entry.chain), log.blob(entry.handover) if entry.handover is not None else b""]
             body = log.box(entry.body).data if entry.body is not None else None

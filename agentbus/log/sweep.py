@@ -7,16 +7,20 @@ Rule 3: nothing stops at the first problem, and nothing raises: what is wrong is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Final
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from agentbus.crypto.merkle import leaf_hash, root_of
 from agentbus.errors import AgentBusError
-from agentbus.log.entry import ACCEPTED, Message, PeerCheckpoint, Received, Redaction, Sent, Step, decode_entry
+from agentbus.log.batches import Signer
+from agentbus.log.boxes import NO_BOX
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import ACCEPTED, Entry, Message, PeerCheckpoint, Received, Redaction, Sent, Step
 from agentbus.log.history import History, Statements
-from agentbus.log.judge import Judge, where
-from agentbus.log.part import Absent, Kept, Part
-from agentbus.log.read import NO_BOX, Damage, LogFolder, Numbered
+from agentbus.log.index import Damage
+from agentbus.log.judge import Judge, flow_of, where
+from agentbus.log.part import Absent, Kept, Part, Run, follow
+from agentbus.log.read import LogFolder
 from agentbus.log.scanning import Unit
 from agentbus.log.tiles import ENTRIES, WIDTH, encode_bundle, tile_path
 from agentbus.protocol.sealing import commit_body
@@ -24,8 +28,17 @@ from agentbus.wire.header import OPENING, Header, decode_header
 from agentbus.wire.ids import b64
 from agentbus.wire.limits import LIMITS
 
-UNIT: Final = 32 * WIDTH
-"""Entries that are read at once: a whole number of tiles, so that parts of the tree fit together."""
+_MESSAGES: Final = (Sent, Received)
+
+
+class Flow(NamedTuple):
+    """Messages that differ in nothing that was judged but what a :class:`Span` bounds: one verdict is of all."""
+
+    start: int
+    end: int
+    conversation: bytes | None
+    signer: Signer
+    runs: list[Run] | None  # where their numbers go; None where nobody in particular counts them
 
 
 class Sweep:
@@ -43,27 +56,36 @@ class Sweep:
         self._judge = Judge(log, history, self._statements)
         self._covered = log.said.size if log.said else 0
         self._sizes = {*sizes, self._covered}
-        self._part = Part()
+        self._begin(Part())
+
+    def _begin(self, part: Part) -> None:
+        """What is remembered is remembered within one part: it is bounded by that, and no part depends on another."""
+        self._part = part
+        self._flows: dict[Hashable, Flow] = {}
+        self._judge.begin()
+        self._log.boxes.begin()
 
     def read(self, unit: Unit) -> Part:
         """What one part holds."""
-        part = self._part = Part(position=unit.position)
-        self._judge.begin()
+        part = Part(position=unit.position)
+        self._begin(part)
         group: list[bytes] = []
-        for item in self._log.entries(unit):
-            part.entries += 1
-            if isinstance(item, Damage):
-                at = part.position + part.entries - 1
+        for found in self._log.runs(unit):
+            at = part.position + part.entries
+            if isinstance(found, Damage):
+                part.entries += 1
                 part.broken = at if part.broken is None else part.broken
-                part.intact.problem(f"entry {at}: {item}")
+                part.intact.problem(f"entry {at}: {found}")
                 continue
-            part.intact.checked += 1
+            part.entries += len(found)
+            part.intact.checked += len(found)
             if part.broken is None:
-                group.append(item.data)
-                if len(group) == WIDTH:
-                    self._group(group, item.position + 1 - WIDTH)
-                    group = []
-            self._entry(item)
+                group += found
+                while len(group) >= WIDTH:
+                    self._group(group[:WIDTH], part.position + WIDTH * len(part.groups))
+                    del group[:WIDTH]
+            for first in range(0, len(found), WIDTH):
+                self._take(at + first, found[first : first + WIDTH])
         if group:
             self._group(group, part.position + WIDTH * len(part.groups))
         part.judged = self._judge.take()
@@ -100,72 +122,126 @@ class Sweep:
 
     # ── entries ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _entry(self, item: Numbered) -> None:
+    def _take(self, at: int, records: Sequence[bytes]) -> None:
+        """Some entries: one step for all of them, then the next, which is faster by a quarter than one by one."""
+        entries = self._decode(at, records)
+        headers = [self._header(position, entry) for position, entry in entries]
+        digests = [leaf_hash(entry.header) if isinstance(entry, _MESSAGES) else b"" for _, entry in entries]
+        settle = self._part.fates.add
+        flows, alike, accepted = self._flows, [], []
+        for (position, entry), header, digest in zip(entries, headers, digests, strict=True):
+            settle(entry, header, digest, position)
+            if header is None or not isinstance(entry, _MESSAGES):
+                continue
+            what = flow_of(entry, header)
+            flow = flows.get(what)
+            if (
+                flow is None
+                or not flow.start <= entry.instant < flow.end
+                or flow.conversation not in (None, header.conversation)
+            ):
+                self._first(entry, header, digest, position, what)
+            else:
+                if flow.runs is not None:
+                    follow(flow.runs, header.seq if isinstance(entry, Sent) else header.peer_seq, position)
+                alike.append((entry, header, digest, flow.signer))
+            if isinstance(entry, Sent) or entry.code == ACCEPTED:
+                accepted.append((entry, header, digest))
+        self._judge.alike(alike)
+        self._bodies(accepted)
+
+    def _decode(self, at: int, records: Sequence[bytes]) -> list[tuple[int, Entry]]:
+        """The entries that can be read, with their positions."""
+        part, intact = self._part, self._part.intact
+        sizes = {size for size in self._sizes if at < size <= at + len(records)}
+        entries: list[tuple[int, Entry]] = []
+        for position, data in enumerate(records, at):
+            try:
+                entry = decode_entry(data)
+            except AgentBusError as error:
+                intact.problem(f"entry {position}: {error}")
+                continue
+            entries.append((position, entry))
+            if entry.instant > part.latest:
+                part.latest = entry.instant
+            if sizes and position + 1 in sizes:
+                part.latest_at[position + 1] = part.latest
+            if entry.position != position:
+                intact.problem(f"entry {position}: says it is entry {entry.position}")
+        return entries
+
+    def _header(self, position: int, entry: Entry) -> Header | None:
+        """The header of a message; of another entry what there is to be found is found."""
         part = self._part
-        try:
-            entry = decode_entry(item.data)
-        except AgentBusError as error:
-            part.intact.problem(f"entry {item.position}: {error}")
-            return
-        part.latest = max(part.latest, entry.instant)
-        if item.position + 1 in self._sizes:
-            part.latest_at[item.position + 1] = part.latest
-        if entry.position != item.position:
-            part.intact.problem(f"entry {item.position}: says it is entry {entry.position}")
-        header = self._message(entry, item.position) if isinstance(entry, Sent | Received) else None
-        part.fates.add(entry, header, item.position)
-        if isinstance(entry, Redaction):
+        if isinstance(entry, _MESSAGES):
+            part.messages += 1
+            try:
+                return decode_header(entry.header, LIMITS)
+            except AgentBusError as error:
+                part.intact.problem(f"entry {position}: {error}")
+        elif isinstance(entry, Redaction):
             part.redacted.add(entry.commitment)
         elif isinstance(entry, PeerCheckpoint):
-            part.kept.append(Kept(item.position, entry.note, entry.instant))
+            part.kept.append(Kept(position, entry.note, entry.instant))
         elif isinstance(entry, Step) and entry.result is not None:
             part.inputs.checked += 1
-            self._input(entry.result, item.position, None, entry.digest)
+            self._input(entry.result, position, entry.digest)
+        return None
 
-    def _message(self, entry: Message, position: int) -> Header | None:
+    def _first(self, entry: Message, header: Header, digest: bytes, position: int, what: Hashable) -> None:
+        """A message that begins a flow, or that is judged by itself."""
         part = self._part
-        part.messages += 1
-        try:
-            header = decode_header(entry.header, LIMITS)
-        except AgentBusError as error:
-            part.intact.problem(f"entry {position}: {error}")
-            return None
         self._note_log_key(entry, header)
+        runs: list[Run] | None = None
         instance = f"{header.sender}#{header.sender_instance.hex()}"
+        accepted = isinstance(entry, Sent) or entry.code == ACCEPTED
         if isinstance(entry, Sent):
-            part.run(instance, "", header.seq, position)
-        elif entry.code == ACCEPTED and header.recipient_instance is not None:
-            part.run(instance, header.recipient_instance.hex(), header.peer_seq, position)
-        if isinstance(entry, Sent) or entry.code == ACCEPTED:
-            self._commitments(entry, header)
-        self._judge.message(entry, header)
-        return header
+            runs = part.run(instance, "", header.seq, position)
+        elif accepted and header.recipient_instance is not None:
+            runs = part.run(instance, header.recipient_instance.hex(), header.peer_seq, position)
+        bound = accepted and self._bound(entry, header)
+        span = self._judge.message(entry, header, digest)
+        if span is not None and bound:
+            self._flows[what] = Flow(*span, runs)
 
-    def _commitments(self, entry: Message, header: Header) -> None:
-        """Chain, handover and body are those that the signed header names."""
-        part = self._part
+    def _bound(self, entry: Message, header: Header) -> bool:
+        """Whether chain and handover are those that the signed header names, and are here."""
+        intact, bound = self._part.intact, True
         if entry.chain != header.chain_digest or entry.handover != header.handover_digest:
-            part.intact.problem(f"{where(entry, header)}: chain or handover is not the one of its header")
-        for what, digest in (("chain", header.chain_digest), ("handover", header.handover_digest)):
-            if digest is not None and self._log.blob(digest) is None:
-                part.intact.problem(f"{where(entry, header)}: its {what} {b64(digest)} is not among the blobs")
-        part.missing.checked += 1
-        if isinstance(entry, Received) and header.kind in OPENING:
-            part.inputs.checked += 1
+            intact.problem(f"{where(entry, header)}: chain or handover is not the one of its header")
+            bound = False
+        for what, named in (("chain", header.chain_digest), ("handover", header.handover_digest)):
+            if named is not None and self._log.blob(named) is None:
+                intact.problem(f"{where(entry, header)}: its {what} {b64(named)} is not among the blobs")
+                bound = False
+        return bound
+
+    def _bodies(self, accepted: Sequence[tuple[Message, Header, bytes]]) -> None:
+        """The bodies are those that the signed headers commit to."""
+        part = self._part
+        part.missing.checked += len(accepted)
+        contents = self._log.boxes.contents([entry.body for entry, _, _ in accepted])
+        for (entry, header, digest), data in zip(accepted, contents, strict=True):
+            part.inputs.checked += header.kind in OPENING and isinstance(entry, Received)
+            if data is None:
+                self._absent(entry, header, digest)
+            elif len(data) != 32 + header.body_length or commit_body(data[:32], data[32:]) != header.body_commitment:
+                part.intact.problem(f"{where(entry, header)}: its body is not the one its header commits to")
+
+    def _absent(self, entry: Message, header: Header, digest: bytes) -> None:
+        """A body that cannot be had: changed, or not there."""
         box = self._log.box(entry.body) if entry.body is not None else NO_BOX
         if box.problem:
-            part.intact.problem(f"{where(entry, header)}: {box.problem}")
-        elif box.data is None:
-            part.absent.append(Absent(entry.position, header.body_commitment, leaf_hash(entry.header)))
-        elif len(box.data) != 32 + header.body_length or not _commits(header, box.data):
-            part.intact.problem(f"{where(entry, header)}: its body is not the one its header commits to")
+            self._part.intact.problem(f"{where(entry, header)}: {box.problem}")
+        else:
+            self._part.absent.append(Absent(entry.position, header.body_commitment, digest))
 
-    def _input(self, name: bytes, position: int, commitment: bytes | None, digest: bytes) -> None:
+    def _input(self, name: bytes, position: int, digest: bytes) -> None:
         box = self._log.box(name)
         if box.problem:
             self._part.intact.problem(f"entry {position}: {box.problem}")
         elif box.data is None:
-            self._part.absent.append(Absent(position, commitment, digest))
+            self._part.absent.append(Absent(position, None, digest))
 
     def _note_log_key(self, entry: Message, header: Header) -> None:
         """Messages of this node's own instances say which key signs its log; one that was refused may be for others."""
@@ -184,7 +260,3 @@ def statement_blobs(log: LogFolder) -> Iterator[tuple[bytes, bytes]]:
         data = log.blob(digest)
         if data is not None:
             yield digest, data
-
-
-def _commits(header: Header, salted: bytes) -> bool:
-    return commit_body(salted[:32], salted[32:]) == header.body_commitment

@@ -16,14 +16,15 @@ from agentbus.crypto.keys import VerifyKey
 from agentbus.crypto.merkle import Tree, empty_root, node_hash
 from agentbus.errors import AgentBusError
 from agentbus.log.checkpoint import Origin, parse_origin, verify_checkpoint
-from agentbus.log.entry import Redaction, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Redaction
 from agentbus.log.history import History, Statements
 from agentbus.log.judge import verdicts_of
 from agentbus.log.part import Part, Run
-from agentbus.log.read import LogFolder
+from agentbus.log.read import UNIT, LogFolder
 from agentbus.log.report import Report, Tally, Verdict
 from agentbus.log.scanning import Unit
-from agentbus.log.sweep import UNIT, Sweep, statement_blobs
+from agentbus.log.sweep import Sweep, statement_blobs
 from agentbus.log.tiles import WIDTH, TileTree, tile_path
 from agentbus.log.witness import Held, count_for, forward_dated, judge_notes
 from agentbus.wire.ids import b64

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentbus.crypto.merkle import leaf_hash
-from agentbus.log.entry import kind_of
+from agentbus.log.decoding import kind_of
 from agentbus.log.records import BOX_HEAD, HEAD, Bad, Record, blob_segment, box_segment, entry_segment, scan
 from agentbus.logstore.segments import Position, damaged, sync_folder
 from agentbus.logstore.tilefiles import TileFiles

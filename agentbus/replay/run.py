@@ -11,9 +11,10 @@ from typing import Any
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.grant import decode_link, encode_chain
 from agentbus.errors import AgentBusError
+from agentbus.log.boxes import NO_BOX, Box
 from agentbus.log.entry import Outcome
 from agentbus.log.history import History
-from agentbus.log.read import NO_BOX, Box, LogFolder
+from agentbus.log.read import LogFolder
 from agentbus.log.replay import Recorded, boxes
 from agentbus.protocol.engine import WINDOW
 from agentbus.protocol.events import Answered

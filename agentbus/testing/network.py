@@ -24,7 +24,8 @@ from agentbus.errors import ProgrammingError, Unavailable
 from agentbus.host import enrol_here
 from agentbus.identity import Identity
 from agentbus.log.base import LogStore
-from agentbus.log.entry import Received, Refused, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Received, Refused
 from agentbus.logstore.files import FileLog
 from agentbus.logstore.memory import MemoryLog
 from agentbus.runtime.agent import Agent

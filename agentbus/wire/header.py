@@ -111,14 +111,15 @@ _LENGTHS: Final = {2: 16, 3: 16, 5: 16, 6: 32, 9: 16, 13: 32, 14: 32, 20: 32, 21
 """Bytes at each position that holds bytes."""
 _TEXTS: Final = (11, 15, 18, 26)  # sender and recipient have a grammar of their own
 _MAX_INT: Final = 1 << 63
+_FLAGS: Final = int(Flag.REPLAY)
 
 
 class _Form(NamedTuple):
     """What one combination of types leaves to be checked: a few calls over whole rows, not one for each position."""
 
-    fixed: itemgetter[Any]  # the positions that hold bytes,
-    lengths: tuple[int, ...]  # and how many each holds
-    texts: itemgetter[Any]
+    sized: itemgetter[Any]  # the positions that hold bytes, and behind them those that hold texts
+    lengths: tuple[int, ...]  # how many bytes each holds
+    fixed: int  # how many positions that are
     numbers: itemgetter[Any]
 
 
@@ -132,7 +133,7 @@ def _form(types: tuple[type, ...], kind: int) -> _Form | None:
     fixed = [at for at in _LENGTHS if types[at] is bytes]
     texts = [at for at in _TEXTS if types[at] is str]
     numbers = [at for at, one in enumerate(types) if one is int]
-    return _Form(itemgetter(*fixed), tuple(_LENGTHS[at] for at in fixed), itemgetter(*texts), itemgetter(*numbers))
+    return _Form(itemgetter(*fixed, *texts), tuple(_LENGTHS[at] for at in fixed), len(fixed), itemgetter(*numbers))
 
 
 def _fits(kind: int, given: list[bool]) -> bool:
@@ -173,18 +174,20 @@ def decode_header(data: bytes, limits: Limits) -> Header:
     form = _form(types, row[1]) if types[1] is int else None
     if form is None:
         raise _misfit(types, row)
-    header = Header._make(row)
-    if header.version != VERSION:
-        raise Malformed("malformed.version", f"version {header.version} is not spoken here")
-    if tuple(map(len, form.fixed(row))) != form.lengths:
+    header = tuple.__new__(Header, row)
+    if row[0] != VERSION:
+        raise Malformed("malformed.version", f"version {row[0]} is not spoken here")
+    sized, lengths, fixed, get_numbers = form
+    found = tuple(map(len, sized(row)))
+    if found[:fixed] != lengths:
         raise Malformed("malformed.header", "an id, key id, commitment or digest has another length")
-    texts = tuple(map(len, form.texts(row)))
-    if min(texts) < 1 or max(texts) > limits.text:
+    texts = found[fixed:]
+    if 0 in texts or max(texts) > limits.text:
         raise Malformed("malformed.header", f"a text does not have 1 to {limits.text} characters")
-    numbers = form.numbers(row)
+    numbers = get_numbers(row)
     if min(numbers) < 0 or max(numbers) >= _MAX_INT:
         raise Malformed("malformed.header", "an integer is negative or above 63 bits")
-    if header.flags > Flag.REPLAY or header.seq == 0 or header.peer_seq == 0:
+    if header.flags > _FLAGS or header.seq == 0 or header.peer_seq == 0:
         raise Malformed("malformed.kind", "an unknown flag, or a message that was not counted")
     parse_id(header.sender)
     parse_id(header.recipient)

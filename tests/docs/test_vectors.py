@@ -18,7 +18,8 @@ from agentbus.delegation.grant import chain_digest
 from agentbus.delegation.trust import Trust
 from agentbus.errors import AgentBusError, BadSignature
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
-from agentbus.log.entry import EntryKind, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import EntryKind
 from agentbus.log.tiles import ENTRIES, TileReader, decode_bundle, tile_path
 from agentbus.log.tlogproof import decode_log_proof, encode_log_proof, verify_log_proof
 from agentbus.protocol.opening import Party, open_envelope

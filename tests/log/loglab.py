@@ -82,9 +82,17 @@ class Lab:
         return batch.attach(sign(a.instance, Purpose.BATCH, batch.to_sign))
 
     def log(
-        self, store: LogStore, frames: list[bytes], who: str, *, sent: bool, bodies: bool = True, **verdict: Any
+        self,
+        store: LogStore,
+        frames: list[bytes],
+        who: str,
+        *,
+        sent: bool,
+        bodies: bool = True,
+        instant: int = NOON,
+        **verdict: Any,
     ) -> None:
-        """Append a group of frames that ``who`` sealed."""
+        """Append a group of frames that ``who`` sealed; ``verdict`` replaces positions of the entries."""
         rows: list[bytes] = []
         for at, frame in enumerate(frames):
             e = decode_frame(frame, LIMITS)
@@ -95,13 +103,13 @@ class Lab:
                 "body": store.put_box(whole) if bodies else hashlib.sha256(whole).digest(),
             }  # fmt: skip
             if sent:
-                rows.append(entry.sent(store.size + at, NOON, **common))
+                rows.append(entry.sent(store.size + at, instant, **common))
                 continue
             judged = {
                 "code": "ok", "directory_size": self.world.trust.size, "policy_version": "1",
-                "revocation_seq": self.world.trust.revocation_seq, **verdict,
+                "revocation_seq": self.world.trust.revocation_seq,
             }  # fmt: skip
-            rows.append(entry.received(store.size + at, NOON, **common, **judged))
+            rows.append(entry.received(store.size + at, instant, **{**common, **judged, **verdict}))
         store.append(rows)
 
     def write_small(self, store: LogStore) -> None:

@@ -12,7 +12,7 @@ from random import Random
 from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.log.checkpoint import sign_checkpoint
-from agentbus.log.entry import decode_entry
+from agentbus.log.decoding import decode_entry
 from agentbus.log.read import Numbered, read_log
 from agentbus.log.records import encode_records
 from agentbus.log.tiles import ENTRIES, Tile, TileTree, encode_bundle

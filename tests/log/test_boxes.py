@@ -12,7 +12,8 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.errors import LogError
 from agentbus.log import entry
 from agentbus.log.base import LogStore
-from agentbus.log.entry import Gap, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Gap
 from agentbus.log.read import read_log
 from agentbus.logstore.files import FileLog
 from agentbus.logstore.memory import MemoryLog

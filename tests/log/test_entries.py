@@ -10,7 +10,8 @@ from loglab import ORIGIN, Lab
 
 from agentbus.errors import Malformed
 from agentbus.log import entry
-from agentbus.log.entry import Dropped, EntryKind, Open, Refused, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Dropped, EntryKind, Open, Refused
 from agentbus.logstore.memory import MemoryLog
 from agentbus.runtime.record import REJECTED_PER_SECOND, Recorder
 from agentbus.testing.draw import NOON

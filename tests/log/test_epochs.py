@@ -13,7 +13,8 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.errors import LogError
 from agentbus.log import entry
 from agentbus.log.checkpoint import read_checkpoint
-from agentbus.log.entry import Open, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Open
 from agentbus.log.read import read_log
 from agentbus.logstore.epochs import current_epoch, end_epoch, open_epoch
 from agentbus.logstore.files import FileLog

@@ -18,7 +18,8 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.directory import life
 from agentbus.log import entry as entries
-from agentbus.log.entry import Receipt, Received, Sent, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Receipt, Received, Sent
 from agentbus.log.fates import Fates
 from agentbus.log.redact import find_erasable
 from agentbus.logstore.memory import MemoryLog

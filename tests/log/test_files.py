@@ -19,7 +19,8 @@ from agentbus.crypto.merkle import leaf_hash, root_of
 from agentbus.errors import LogError, Malformed
 from agentbus.log import entry
 from agentbus.log.checkpoint import parse_origin, read_checkpoint, sign_checkpoint, verify_checkpoint
-from agentbus.log.entry import Gap, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Gap
 from agentbus.log.read import Numbered, read_log
 from agentbus.logstore import segments
 from agentbus.logstore.files import FileLog

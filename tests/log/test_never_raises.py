@@ -11,7 +11,7 @@ from loglab import Lab
 from mutants import entries_of, rebuild, renumber, resign
 
 from agentbus.errors import AgentBusError
-from agentbus.log.entry import decode_entry
+from agentbus.log.decoding import decode_entry
 from agentbus.log.history import History
 from agentbus.log.read import read_log
 from agentbus.log.verify import Verification

@@ -16,7 +16,8 @@ from agentbus.cli.main import cli
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.errors import Denied, LogError
 from agentbus.log import entry
-from agentbus.log.entry import Redaction, Sent, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Redaction, Sent
 from agentbus.log.redact import find_erasable, redact
 from agentbus.runtime.redaction import Redact
 from agentbus.testing import Network

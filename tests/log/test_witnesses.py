@@ -153,11 +153,11 @@ def test_several_processes_say_what_one_says(lab: Lab, data: Path, tmp_path: Pat
 
 def test_a_worker_that_dies_is_an_error_and_no_verdict(lab: Lab, data: Path) -> None:
     log = read_log(data / "carol")
-    with Workers(2, log, lab.world.entries, lab.world.root.id, []) as workers:
+    with Workers(2, lab.world.entries, lab.world.root.id) as workers:
         for process in workers._processes:
             process.kill()
         with pytest.raises(LogError) as caught:
-            list(workers.read(log.units(3)))
+            list(workers.read(log, log.units(3), []))
         assert caught.value.code == "evidence.worker"
 
 

@@ -14,7 +14,8 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.crypto.signing import Purpose
 from agentbus.errors import LogError
-from agentbus.log.entry import Outcome, Step, StepKind, decode_entry, step
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Outcome, Step, StepKind, step
 from agentbus.log.read import Numbered, read_log
 from agentbus.log.redact import redact
 from agentbus.log.replay import boxes, read_record

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from agentbus import Agent, AgentGone, Cancelled, Context, Denied, Problem, ProgrammingError, Request, StreamRequest
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.errors import LogError
-from agentbus.log.entry import Outcome, Received, Sent, Step, StepKind, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Outcome, Received, Sent, Step, StepKind
 from agentbus.runtime.faults import decode_fault, encode_fault
 from agentbus.testing import Network
 from agentbus.testing.plugin import net

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from agentbus import Agent, AgentBusError, Authority, Context, Rejected, Request
 from agentbus.delegation.statements import directory_id
-from agentbus.log.entry import Received, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Received
 from agentbus.wire.header import Kind, decode_header
 from agentbus.wire.limits import LIMITS
 

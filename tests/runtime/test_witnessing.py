@@ -15,7 +15,8 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.errors import DeadlineExceeded, LogError, Malformed
 from agentbus.log.checkpoint import read_checkpoint, sign_checkpoint
-from agentbus.log.entry import PeerCheckpoint, Receipt, Received, Sent, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import PeerCheckpoint, Receipt, Received, Sent
 from agentbus.logstore.files import FileLog
 from agentbus.logstore.memory import MemoryLog
 from agentbus.runtime.witnessing import decode_notes, encode_notes

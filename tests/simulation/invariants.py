@@ -12,7 +12,8 @@ from agentbus.delegation.chain import Authority
 from agentbus.delegation.grant import decode_links
 from agentbus.directory.store import SqliteStore
 from agentbus.log.checkpoint import read_checkpoint
-from agentbus.log.entry import ACCEPTED, Received, Sent, decode_entry
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import ACCEPTED, Received, Sent
 from agentbus.log.reconcile import Reconciliation, reconcile
 from agentbus.log.sides import Side, homes_of
 from agentbus.logstore.files import FileLog

@@ -20,6 +20,7 @@ from agentbus.delegation.scope import AtMost, OneOf, Scope, scopes
 from agentbus.delegation.statements import KeyEvent, Revocation, Rotation, Signed, directory_id
 from agentbus.log import entry
 from agentbus.log.checkpoint import sign_checkpoint
+from agentbus.log.decoding import decode_entry
 from agentbus.log.tiles import ENTRIES, TileTree, encode_bundle, tile_path
 from agentbus.log.tlogproof import LogProof, encode_log_proof
 from agentbus.protocol.sealing import Batch, Draft, batch_body, commit_body
@@ -588,7 +589,7 @@ def log() -> Json:
     files[tile_path(ENTRIES, 0, len(entries))] = encode_bundle(entries)
     proofs = [encode_log_proof(LogProof(at, tree.inclusion(at), note)) for at in (0, 1, 11)]
     box = close_box(seed("salt") + b"{}", seed("box key"))
-    names = [entry.EntryKind(entry.decode_entry(data).kind).name for data in entries]
+    names = [entry.EntryKind(decode_entry(data).kind).name for data in entries]
     other = sign_checkpoint("agentbus.local.test/carol/2", len(entries), tree.root(), key)
     forged = sign_checkpoint(ORIGIN, len(entries), tree.root(), SigningKey(seed("another")))
     row = pack_parts(entries[-1])
