@@ -206,7 +206,10 @@ def judged(*parts: list[tuple[int, bytes]]) -> list[str]:
         fates = Fates()
         for position, data in part:
             one = decode_entry(data)
-            fates.add(one, decode_header(one.header, LIMITS) if isinstance(one, Sent | Received) else None, position)
+            header, digest = None, b""
+            if isinstance(one, Sent | Received):
+                header, digest = decode_header(one.header, LIMITS), leaf_hash(one.header)
+            fates.add(one, header, digest, position)
         whole.join(fates)
     return list(whole.problems())
 
