@@ -170,6 +170,24 @@ def test_a_flood_under_one_key_forgets_only_its_own() -> None:
     assert max(len(mine) for mine in cache._seen.values()) == 2
 
 
+def test_a_flood_under_many_keys_forgets_only_its_own() -> None:
+    """One agent has as many instance keys as it publishes: what they hold together is bounded, and theirs to lose."""
+    cache = SignatureCache(per_key=32, entries=128)
+    made = [sign(KEY, Purpose.BATCH, bytes([n])) for n in range(8)]
+    for n, signature in enumerate(made):
+        cache.verify(KEY.public, Purpose.BATCH, bytes([n]), signature)
+    honest = list(cache._seen[KEY.public.raw])
+    for k in range(1, 13):
+        flooder = SigningKey(bytes([64 + k]) * 32)
+        for n in range(40):
+            body = bytes([n]) * 16_000
+            cache.verify(flooder.public, Purpose.GRANT, body, sign(flooder, Purpose.GRANT, body))
+        held = sum(len(mine) for mine in cache._seen.values())
+        assert held == cache._count <= 128
+    assert list(cache._seen[KEY.public.raw]) == honest
+    assert {len(what) for mine in cache._seen.values() for what in mine} == {32}, "digests, whatever was signed"
+
+
 def test_no_private_key_shows_in_its_repr() -> None:
     assert KEY.seed.hex() not in repr(KEY)
     assert "BwcHBwcH" not in repr(KEY)
