@@ -30,7 +30,7 @@ class Factor(Request[Factors]):
 worker = Agent("worker", description="Takes numbers apart")
 
 
-@worker.handler(idempotent=True, concurrency=1)  # one at a time in each process: what waits may go to another
+@worker.handler(concurrency=1)  # one at a time in each process: what waits may go to another
 async def factor(request: Factor, ctx: Context) -> Factors:
     return Factors(factors=await asyncio.to_thread(take_apart, request.number), worker=os.getpid())
 

@@ -40,7 +40,6 @@ class Rule:
 
     scopes: tuple[str, ...] = ()
     requires_user: bool = False
-    max_age: int | None = None  # microseconds; where the handler demands a fresher directory than the domain does
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +149,7 @@ def _checks(
     age: int | None,
 ) -> Iterator[_Step]:
     rule = policy.rules.get((recipient, action))
-    limit = trust.max_age if rule is None or rule.max_age is None else min(rule.max_age, trust.max_age)
-    yield "freshness", "the directory", _require_fresh, (age, limit)
+    yield "freshness", "the directory", _require_fresh, (age, trust.max_age)
     for link in authority.links:
         yield "target", link, _require_target, (link, recipient, trust.domain)
     yield "handler", "the recipient", _require_handler, (rule, recipient, action)

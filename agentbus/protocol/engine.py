@@ -355,7 +355,7 @@ class Engine:
             mono + header.deadline - now, header.conversation, route, ack=ack, allowed=WINDOW, peer=peer,
         )  # fmt: skip
         self.exchanges.open(exchange)
-        return Asked(permitted, exchange, route)
+        return Asked(permitted, exchange)
 
     def _advance(self, message: VerifiedMessage, now: int, mono: int, trust: Trust) -> Event:
         header = message.header

@@ -15,7 +15,6 @@ class Asked(NamedTuple):
 
     permitted: Permitted
     exchange: Exchange
-    route: Any
 
 
 class Answered(NamedTuple):

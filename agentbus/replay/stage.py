@@ -27,7 +27,7 @@ from agentbus.runtime.clock import Clock
 from agentbus.runtime.node import Node
 from agentbus.runtime.voices import Voice
 from agentbus.services.inside import Inside
-from agentbus.wire.ids import PrincipalId, name_id
+from agentbus.wire.ids import PrincipalId
 
 CODES: Final = {
     "replay.chain": "A link of a recorded chain is of a kind that a replay cannot issue again.",
@@ -147,8 +147,3 @@ class Stage:
             return None
         identity = self._identities.get(grant.audience)
         return self._keys.identity.id if identity is None else identity.key.id
-
-
-def full_id(name: str, domain: str) -> PrincipalId:
-    """The full id of an agent of the recorded trust domain."""
-    return name_id(name, domain)

@@ -106,7 +106,8 @@ class Agent(Generic[S]):
         Args:
             scopes: What a caller's whole chain must grant. None: anyone whose chain names this agent as a target.
             concurrency: How many may run at once; others wait, within their deadlines.
-            idempotent: Whether running it again for the same job does no harm.
+            idempotent: That running it twice does no harm. It is meant for jobs, which do not exist yet, and changes
+                nothing today: a handler runs once for each message.
             requires_user: Refuse chains that do not begin with a user.
 
         Raises:

@@ -46,7 +46,7 @@ class Context(Caller, Generic[S]):
         sender: Who signed the request.
         user: The user at the root of the chain, if there is one.
         state: What the agent's lifespan yielded.
-        attempt: 1, and more when a job is tried again.
+        attempt: Always 1 today: a handler runs once for each message, and jobs, which are tried again, do not exist.
     """
 
     def __init__(self, node: Node, voice: Voice, permitted: Permitted, exchange: Exchange, state: S) -> None:

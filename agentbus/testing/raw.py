@@ -19,7 +19,7 @@ from agentbus.bus.opening import connect_bus
 from agentbus.connect import find_url
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
-from agentbus.delegation.grant import Link, chain_digest, encode_chain, encode_link
+from agentbus.delegation.grant import Link, chain_digest, encode_link
 from agentbus.delegation.scope import Scope
 from agentbus.errors import AgentBusError
 from agentbus.identity import Identity
@@ -135,12 +135,6 @@ class RawPeer:
         )  # fmt: skip
         wide = proper.grant._replace(scopes=tuple(Scope(str(s)) for s in scopes), depth=max(0, last.depth - 1))
         return signed(wide, self._voice.key, Purpose.GRANT)
-
-    def rewritten(self, held: Authority, scopes: Sequence[str | Scope]) -> Authority:
-        """``held`` with its last link granting ``scopes`` instead, signed again with this peer's own key."""
-        last = held.links[-1].grant._replace(scopes=tuple(Scope(str(s)) for s in scopes))
-        link = signed(last, self._voice.key, Purpose.GRANT)
-        return Authority((*held.links[:-1], link), encode_chain((*held.links[:-1], link)))
 
 
 def sender_is(who: str) -> Callable[[Header], Header]:

@@ -133,13 +133,6 @@ def test_a_directory_not_heard_of_stops_new_work(world: World, age: int | None) 
     decide(made, trust=world.trust, policy=policy(world), now=NOON, age=30 * SECOND)
 
 
-def test_a_handler_may_demand_a_fresher_directory_never_a_staler(world: World) -> None:
-    made = message(world, held(world, "alice -[quote]-> carol"))
-    refuse("unavailable.directory_stale", made, world, policy(world, max_age=SECOND), age=SECOND + 1)
-    refuse("unavailable.directory_stale", made, world, policy(world, max_age=0), age=1)
-    refuse("unavailable.directory_stale", made, world, policy(world, max_age=HOUR), age=30 * SECOND + 1)
-
-
 def test_every_scope_a_handler_requires_is_required(world: World) -> None:
     made = message(world, held(world, "alice -[quote]-> carol"))
     refuse("denied.scope", made, world, policy(world, "quote", "pay"))
