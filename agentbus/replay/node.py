@@ -31,11 +31,11 @@ class ReplayNode(Node):
     def __init__(self, stage: Stage, clock: Clock) -> None:
         curve, log_key = stage.curve, SigningKey(os.urandom(32))
         super().__init__(
-            "replay",
+            "directory",  # it has the CURVE key of the run's directory
             transport=MemoryTransport(MemoryHub(), key=curve.public),
             source=stage.source,
             curve_key=curve.public,
-            log=MemoryLog(key=log_key, origin=f"agentbus.{stage.core.domain}/replay/1"),
+            log=MemoryLog(key=log_key, origin=f"agentbus.{stage.core.domain}/directory/1"),
             clock=clock,
             purpose=Purpose.REPLAY_BATCH,
         )
