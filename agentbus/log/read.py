@@ -23,22 +23,21 @@ from agentbus.crypto.note import Checkpoint
 from agentbus.errors import AgentBusError, LogError, Malformed
 from agentbus.log.boxes import Box, BoxReader
 from agentbus.log.checkpoint import read_checkpoint
-from agentbus.log.decoding import decode_entry, kind_of
-from agentbus.log.entry import Entry, EntryKind, Message, PeerCheckpoint, Received, Sent
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Entry, Message, Received, Sent
 from agentbus.log.index import Damage, Index, Piece, index_blobs, index_boxes
+from agentbus.log.outline import UNIT, Note, Outline, outline_of
 from agentbus.log.records import HEAD, Bad, Record, blob_segment, box_segment, entry_segment
 from agentbus.log.scanning import (
     Place,
     Unit,
     count_entries,
     extents_of,
-    hop,
     scan_file,
     stretches,
     units_of,
     without_unfinished,
 )
-from agentbus.log.tiles import WIDTH
 from agentbus.wire.header import Header, decode_header
 from agentbus.wire.limits import LIMITS
 
@@ -46,8 +45,6 @@ CODES: Final = {
     "log.missing": "There is no log in this folder.",
 }
 
-UNIT: Final = 32 * WIDTH
-"""Entries that are read at once: a whole number of tiles, so that parts of the tree fit together."""
 RECENT: Final = 256
 """Blobs that are remembered; with chains of at most 64 KiB below 16 MiB, and mostly below one."""
 
@@ -64,22 +61,6 @@ class Logged(NamedTuple):
 
     entry: Message
     header: Header
-
-
-class Note(NamedTuple):
-    """A checkpoint of another log that an entry keeps."""
-
-    position: int
-    note: bytes
-    instant: int  # when it was kept
-
-
-class Outline(NamedTuple):
-    """What hopping through the entries tells."""
-
-    entries: int
-    units: list[Unit]
-    notes: list[Note]
 
 
 class Indexed(NamedTuple):
@@ -265,34 +246,8 @@ class LogFolder:
     def outline(self) -> Outline:
         """How many entries there are and where, found by hopping from length to length; remembered."""
         if self._outline is None:
-            self._outline = self._hop_through()
+            self._outline = outline_of(self.folder, self._extents)
         return self._outline
-
-    def _hop_through(self) -> Outline:
-        starts: list[Place] = []
-        notes: list[Note] = []
-        position = 0
-        for number, extent in enumerate(self._extents):
-            with (self.folder / entry_segment(number)).open("rb") as file:
-                for offset, head in hop(file, extent):
-                    if position % UNIT == 0:
-                        starts.append(Place(number, offset))
-                    if kind_of(head) == EntryKind.PEER_CHECKPOINT:
-                        notes += self._note(number, offset, position)
-                    position += 1
-        units = [Unit(place, at * UNIT, min(UNIT, position - at * UNIT)) for at, place in enumerate(starts)]
-        return Outline(position, units, notes)
-
-    def _note(self, number: int, offset: int, position: int) -> list[Note]:
-        """The note that an entry keeps, if it does."""
-        with (self.folder / entry_segment(number)).open("rb") as file:
-            found = next(scan_file(file, offset, self._extents[number]), None)
-        if isinstance(found, Record):
-            with suppress(Malformed):
-                entry = decode_entry(found.data)
-                if isinstance(entry, PeerCheckpoint):
-                    return [Note(position, entry.note, entry.instant)]
-        return []
 
     # ── blobs and boxes ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -20,8 +20,9 @@ from agentbus.log.decoding import decode_entry
 from agentbus.log.entry import Redaction
 from agentbus.log.history import History, Statements
 from agentbus.log.judge import verdicts_of
+from agentbus.log.outline import UNIT
 from agentbus.log.part import Part, Run
-from agentbus.log.read import UNIT, LogFolder
+from agentbus.log.read import LogFolder
 from agentbus.log.report import Report, Tally, Verdict
 from agentbus.log.scanning import Unit
 from agentbus.log.sweep import Sweep, statement_blobs
