@@ -40,20 +40,19 @@ class Row(Generic[T]):
         """Begin in the next step of the loop, after those that were added before."""
         self._waiting.append(thing)
         if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._next)
+            self._another()
 
     def remove(self, thing: T) -> None:
         """It does not begin; harmless where it did, or never waited here."""
         if thing in self._waiting:
             self._waiting.remove(thing)
 
-    def _next(self) -> None:
-        """A task for what waits. When this is called again its first step is over: what waits then needs another."""
+    def _another(self) -> None:
+        """A task for what waits. Once its first step is over, what waits then needs yet another."""
         self._scheduled = bool(self._waiting)
         if self._waiting:
             self._spawn(self._work())
-            asyncio.get_running_loop().call_soon(self._next)
+            asyncio.get_running_loop().call_soon(self._another)
 
     async def _work(self) -> None:
         task = asyncio.current_task()
