@@ -53,6 +53,13 @@ class Identity:
     def from_file(cls, path: str | os.PathLike[str], *, passphrase: str | None = None) -> Identity:
         """The identity in a key file.
 
+        Args:
+            path: The file.
+            passphrase: Where it is locked.
+
+        Returns:
+            The identity, which goes on being kept in that file when it is rotated.
+
         Raises:
             KeyFileError: ``key.missing``, ``key.readable``, ``key.file``, ``key.locked``, ``key.passphrase``.
         """

@@ -225,8 +225,18 @@ class Bus(Caller):
     ) -> Session:
         """A user's bus speaking under a root grant that its own identity key signs now.
 
+        Args:
+            scopes: What it is for.
+            targets: Whom it may ask; none given: everyone of the trust domain.
+            expires_in: Seconds.
+            depth: How many links may follow.
+
+        Returns:
+            A session under that grant.
+
         Raises:
             Denied: ``denied.not_holder``: this bus is no user's.
+            ProgrammingError: ``usage.expires``, ``usage.grant``.
         """
         voice, node = self._user(), self._node
         now = node.clock.now()
@@ -347,8 +357,13 @@ class Bus(Caller):
         """Why asking ``to`` for ``action`` would be permitted or refused, check by check; nothing is sent to it.
 
         Args:
+            to: Who would be asked: a short name or full id.
+            action: The message type.
             authority: The chain it would be asked under; this bus's own by default.
             facts: Scopes, with facts, that the handler asks of ``ctx.require``: ``{"pay:send": {"amount": 5}}``.
+
+        Returns:
+            Every check in its order, with what it found and what would change it.
 
         Raises:
             DirectoryRefused: ``directory.unknown``.

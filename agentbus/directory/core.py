@@ -69,7 +69,14 @@ class OnlineKeys:
 
     @classmethod
     def make(cls, entropy: Callable[[int], bytes]) -> OnlineKeys:
-        """New keys from random bytes."""
+        """New keys from random bytes.
+
+        Args:
+            entropy: So many bytes, random and secret.
+
+        Returns:
+            Five keys, each of its own bytes.
+        """
         identity, head, consent, token = (SigningKey(entropy(32)) for _ in range(4))
         return cls(identity, head, consent, token, CurveKey(entropy(32)))
 
@@ -106,7 +113,22 @@ class Directory:
     def create(
         cls, store: Store, keys: OnlineKeys, root: SigningKey, *, domain: str, now: int, max_age: int = 30 * SECOND
     ) -> Directory:
-        """The first entries of a trust domain: the root key speaks, then the directory enrols itself."""
+        """The first entries of a trust domain: the root key speaks, then the directory enrols itself.
+
+        Args:
+            store: An empty one.
+            keys: The online keys that the root key introduces.
+            root: The root key, which is needed for this only.
+            domain: The trust domain's name.
+            now: Instant, microseconds.
+            max_age: How long a node goes on without hearing of the directory, microseconds; 5 to 300 s.
+
+        Returns:
+            The directory of these entries.
+
+        Raises:
+            Malformed, Rejected: the fold does not accept the domain or the age. LogError: they could not be kept.
+        """
         events = [("domain", domain, [root.public.raw, max_age])]
         events += [
             (kind, role, [key.public.raw])
@@ -163,7 +185,21 @@ class Directory:
     ) -> Principal:
         """Create a record, pending until it enrols.
 
+        Args:
+            who: Its full id; a name is given once.
+            now: Instant, microseconds.
+            owner: The id of who may change it, or empty: operators only.
+            purpose: What it is for, for people.
+            ceiling: The most that it may be granted.
+            may_talk_to: The ids of those it may ask, groups included.
+            rights: What it may grant as a user; None: everything.
+            tags: Words by which it is found.
+
+        Returns:
+            The record.
+
         Raises:
+            ProgrammingError, Malformed: a scope, an id or a tag is none.
             DirectoryRefused: ``directory.name_taken``.
         """
         taken = self.trust.principals.get(who)
@@ -177,7 +213,20 @@ class Directory:
         return self.trust.principals[who]
 
     def amend(self, who: PrincipalId, *, now: int, **changes: Any) -> Principal:
-        """Change a record: any of owner, purpose, ceiling, may_talk_to, rights, tags."""
+        """Change a record.
+
+        Args:
+            who: Whose.
+            now: Instant, microseconds.
+            changes: Any of owner, purpose, ceiling, may_talk_to, rights, tags; the others stay.
+
+        Returns:
+            The record as it is now.
+
+        Raises:
+            DirectoryRefused: ``directory.unknown``.
+            ProgrammingError, Malformed: a scope, an id or a tag is none.
+        """
         old = self.known(who)
         fields = {name: getattr(old, name) for name in ("owner", "purpose", "ceiling", "may_talk_to", "rights", "tags")}
         fields |= changes
@@ -201,6 +250,15 @@ class Directory:
         token: bytes | None = None,
     ) -> None:
         """Register an identity key whose holder proved possession over ``transcript``; a token is used up with it.
+
+        Args:
+            who: Whose key it becomes.
+            key: Raw identity key.
+            curve_key: Raw CURVE key, never seen before.
+            transcript: What was signed (:func:`enrolment_transcript`).
+            proof: The new key's signature over it.
+            now: Instant, microseconds.
+            token: The CURVE key of the enrolment token.
 
         Raises:
             DirectoryRefused: ``directory.unknown``, ``directory.possession``, ``directory.key_seen``,
@@ -227,8 +285,16 @@ class Directory:
     def issue_token(self, who: PrincipalId, curve_key: bytes, *, now: int) -> int:
         """Remember a single-use enrolment token by its CURVE key.
 
+        Args:
+            who: Whom it enrols.
+            curve_key: The token's.
+            now: Instant, microseconds.
+
         Returns:
             When it expires.
+
+        Raises:
+            DirectoryRefused: ``directory.unknown``, ``directory.ended``.
         """
         self.require_alive(self.known(who))
         self.store.add_token(curve_key, who, now + TOKEN_LIFE)
@@ -244,8 +310,18 @@ class Directory:
     ) -> None:
         """Enrolment over a token's own connection: the entry and the use of the token are one write, or none.
 
+        Args:
+            token_key: The CURVE key that the connection was opened under.
+            who: Whom the token is for.
+            key: Raw identity key.
+            curve_key: Raw CURVE key for later.
+            expires: Until when the proof counts, instant; at most 60 s from ``now``.
+            proof: The new key's signature over all of this.
+            now: Instant, microseconds.
+
         Raises:
-            DirectoryRefused: ``directory.token``, ``directory.possession``.
+            DirectoryRefused: ``directory.token``, ``directory.possession``, and whatever :meth:`enrol` raises.
+            InvalidKey: a key is weak.
         """
         found = self.store.token(token_key)
         if found is None or found[1] <= now or found[0] != who:
@@ -262,6 +338,17 @@ class Directory:
         self, kind: str, handle: bytes, *, revoker: PrincipalId, reason: str, now: int, proof: bytes = b""
     ) -> Revocation:
         """Write down a revocation that the rules permitted.
+
+        Args:
+            kind: Of what: principal, key, instance, grant.
+            handle: Which one.
+            revoker: Who asks for it.
+            reason: For people; cut at 256 characters.
+            now: Instant, microseconds.
+            proof: The chain by which the revoker is entitled to end a grant.
+
+        Returns:
+            The entry.
 
         Raises:
             DirectoryRefused: ``directory.already_revoked``, ``directory.quota``.
@@ -287,6 +374,10 @@ class Directory:
     def charge(self, who: str, *, now: int) -> None:
         """Count a change that somebody asks for: each is an entry that everybody keeps for good.
 
+        Args:
+            who: The id of who asks; operators and the directory itself are not counted.
+            now: Instant, microseconds.
+
         Raises:
             DirectoryRefused: ``directory.quota``.
         """
@@ -301,7 +392,15 @@ class Directory:
         mine.append(now)
 
     def time_leaf(self, entropy: bytes, *, now: int) -> None:
-        """A TIME leaf, so that "after" has a meaning offline."""
+        """A TIME leaf, so that "after" has a meaning offline.
+
+        Args:
+            entropy: Random bytes that nobody knew before.
+            now: Instant, microseconds.
+
+        Raises:
+            DirectoryRefused: ``directory.restored``. LogError: it could not be kept.
+        """
         self.write(now, [("time", self.domain, [entropy])])
 
     # ── heads ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -350,7 +449,11 @@ class Directory:
         self.behind = max(self.behind, size)
 
     def require_whole(self) -> None:
-        """Raises: DirectoryRefused: ``directory.restored``."""
+        """Return when nobody has seen a larger log of this directory.
+
+        Raises:
+            DirectoryRefused: ``directory.restored``.
+        """
         if self.behind:
             raise DirectoryRefused(
                 "directory.restored", f"this log of {self.trust.size} entries once had {self.behind}; stop, and recover"
@@ -358,6 +461,12 @@ class Directory:
 
     def head(self, now: int) -> bytes:
         """The signed head: the log's checkpoint with the lines ``instant`` and ``revocations``.
+
+        Args:
+            now: Instant, microseconds.
+
+        Returns:
+            A signed note, newer than every head before it.
 
         Raises:
             DirectoryRefused: ``directory.restored``.
@@ -402,7 +511,11 @@ class Directory:
             )
 
     def require_alive(self, record: Principal) -> None:
-        """Raises: DirectoryRefused: ``directory.ended``."""
+        """Return when somebody is neither retired nor revoked.
+
+        Raises:
+            DirectoryRefused: ``directory.ended``.
+        """
         if record.state in ("retired", "revoked"):
             raise DirectoryRefused(
                 "directory.ended", f"{record.id.short} is {record.state} for good; names are never given twice"
@@ -415,8 +528,14 @@ class Directory:
     def write(self, now: int, events: Sequence[tuple[str, str, list[Any]]], *, token: bytes | None = None) -> None:
         """Sign these (kind, subject, payload) and take them into the log, all or none.
 
+        Args:
+            now: Instant, microseconds.
+            events: In their order.
+            token: The CURVE key of an enrolment token that is used up with them.
+
         Raises:
             Malformed, InvalidKey, Rejected: the fold does not accept one of them. LogError: they could not be kept.
+            DirectoryRefused: ``directory.restored``; ``directory.token``: it was used before.
         """
         instant, first = self.instant(now), self.trust.size
         entries = [
@@ -427,6 +546,11 @@ class Directory:
 
     def append(self, entries: list[bytes], now: int, *, token: bytes | None = None) -> None:
         """Take signed entries into the log, all or none, and use up an enrolment token with them.
+
+        Args:
+            entries: Encoded, from the log's present size on.
+            now: Instant, microseconds.
+            token: The token's CURVE key.
 
         Raises:
             Malformed, InvalidKey, Rejected: the fold does not accept one of them. LogError: they could not be kept.

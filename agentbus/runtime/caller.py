@@ -126,8 +126,19 @@ class Caller:
         """Send, and wait for the recipient's signed receipt of the level asked for.
 
         Args:
+            to: An agent's short name or full id.
+            message: Any model that the recipient has a handler for.
             ack: ``sent`` (handed to the transport), ``delivered`` (verified, permitted, logged there), ``handled``
                 (its handler returned), ``checkpointed`` (under a signed checkpoint of its log).
+            timeout: Seconds until :class:`DeadlineExceeded`, unless the receipt came.
+            delegate: Scopes the recipient may use next, on this caller's behalf, until the deadline.
+
+        Returns:
+            What the recipient signed; for ``sent`` only that it was handed over here.
+
+        Raises:
+            AgentNotFound, AgentGone, HandlerMissing, HandlerFailed, RequestInvalid, DeadlineExceeded, Backpressure,
+            Denied, Rejected, Unavailable, Problem. ProgrammingError: ``usage.*``.
         """
         if ack == "sent":
             return await self._post(to, message, timeout, delegate)
@@ -147,8 +158,19 @@ class Caller:
         """A stream of typed items: ``async with caller.stream(...) as items: async for item in items: ...``.
 
         Args:
+            to: An agent's short name or full id.
+            message: Names its items by its type.
             timeout: Seconds for the whole stream.
             idle: Seconds without an item or progress.
+            delegate: Scopes the recipient may use next, on this caller's behalf, until the deadline.
+
+        Returns:
+            The stream; nothing is asked before its block is entered.
+
+        Raises:
+            AgentNotFound, AgentGone, HandlerMissing, HandlerFailed, RequestInvalid, ReplyInvalid, DeadlineExceeded,
+            Backpressure, Denied, Rejected, Unavailable, Problem, where the block is entered or an item awaited.
+            ProgrammingError: ``usage.*``.
         """
         return Stream(self, to, message, timeout, idle, delegate)
 
@@ -167,8 +189,17 @@ class Caller:
         """A longer-lived authority for ``to``: one more link on this caller's own chain.
 
         Args:
+            to: Who may use it: a short name or full id.
+            scopes: What for; each within what this caller holds.
+            targets: Whom it may ask; none given: whom this caller may ask.
+            expires_in: Seconds; it ends no later than what this caller holds.
+            depth: How many more links may follow.
+            purpose: For people.
             conversation: The only conversation it counts in (:attr:`Session.conversation`).
             pin: Bind it to the identity key that ``to`` has now.
+
+        Returns:
+            The chain with the new link, for ``to`` and nobody else.
 
         Raises:
             Denied: ``denied.no_depth``, ``denied.not_held``. ProgrammingError: ``usage.expires``, ``usage.grant``.

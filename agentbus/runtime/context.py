@@ -145,7 +145,20 @@ class Context(Caller, Generic[S]):
     def steps(
         self, name: str, call: Callable[[], AsyncIterator[T]], *, type: type[T], given: Any = None
     ) -> AsyncIterator[T]:
-        """As :meth:`step`, for what yields: each item is put on the record before it is used."""
+        """As :meth:`step`, for what yields: each item is put on the record before it is used.
+
+        Args:
+            name: What is called; the k-th call of one name is the k-th step of that name.
+            call: Called once.
+            type: Each item's type, for the record.
+            given: What the items depend on, as JSON values.
+
+        Returns:
+            The items, as they come.
+
+        Raises:
+            ProgrammingError: ``usage.step``, where the first item is awaited.
+        """
         return self._record.items(name, call, adapter(type), given)
 
     def now(self) -> datetime:

@@ -150,7 +150,24 @@ async def exchange(
     depth: int,
     consent: str | None,
 ) -> Authority:
-    """An outside issuer's token for an authority that ``caller`` holds."""
+    """An outside issuer's token for an authority that ``caller`` holds.
+
+    Args:
+        caller: Who will hold it.
+        subject_token: The token of a user, by an issuer whose tokens count here.
+        granted: The scopes that are asked for.
+        targets: Whom it may ask; none given: everyone of the trust domain.
+        expires_in: Seconds.
+        depth: How many links may follow.
+        consent: What the user agreed to, in words; its digest is recorded.
+
+    Returns:
+        The authority, verified.
+
+    Raises:
+        ProgrammingError: ``usage.exchange``. Denied: ``denied.exchange_*``. Rejected: ``reject.token_*``, or the
+        chain does not hold. RequestInvalid, AgentGone, DeadlineExceeded, Unavailable.
+    """
     node = caller._node
     if not 1 <= expires_in < 1 << 40:
         raise ProgrammingError("usage.exchange", f"expires_in={expires_in!r}: a second or more")
@@ -175,6 +192,19 @@ async def token_for(caller: Caller, held: Authority, audience: str, granted: Seq
 
     Within a handler this is a step of its record, with what was granted and without the token: no log holds one. So a
     replay gives an :class:`AccessToken` with an empty value.
+
+    Args:
+        caller: Who asks.
+        held: What the token rests on.
+        audience: Whom it is for: a short name or full id.
+        granted: The scopes that are asked for; those that ``held`` allows are granted.
+
+    Returns:
+        The token and what it grants.
+
+    Raises:
+        ProgrammingError: ``usage.exchange``. Denied: ``denied.exchange_*``, ``denied.scope``, ``denied.ceiling``,
+        ``denied.rights``. Rejected: ``reject.*`` of the chain. AgentGone, DeadlineExceeded, Unavailable.
     """
     who = caller._node.name_id(audience)
     text = _scope_text(granted)

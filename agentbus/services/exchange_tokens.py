@@ -55,7 +55,8 @@ def sign_access(granted: Any, key: SigningKey, *, domain: str, now: int, jti: by
     """The access token that an exchange granted (RFC 9068 §2.2, RFC 8693 §4.1).
 
     Raises:
-        Denied: ``denied.exchange_size``, ``reject.grant_expired`` where less than a second is left.
+        Denied: ``denied.exchange_size``.
+        Rejected: ``reject.grant_expired`` where less than a second is left.
     """
     ends = granted.expires // SECOND
     if ends * SECOND <= now:
