@@ -60,7 +60,7 @@ class Desk:
     def run(self, *arguments: str, exit: int = 0, given: str | None = None) -> str:
         done = subprocess.run(
             self._command(*arguments), env=self.environment, cwd=self.folder,
-            capture_output=True, text=True, timeout=60, input=given,
+            capture_output=True, text=True, timeout=240, input=given,
         )  # fmt: skip
         assert done.returncode == exit, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
