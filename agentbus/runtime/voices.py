@@ -52,6 +52,7 @@ class Voice:
     instance: Instance
     statement: bytes  # the same, as it was signed
     handlers: Handlers | None = None
+    wanted: bool = False  # a new key, whatever the age of the one it has
     renewing: bool = False
     again: int = 0  # the monotonic instant until which a renewal that failed is not tried again
 
@@ -162,7 +163,8 @@ class Voices:
 
     async def renew(self, voice: Voice) -> None:
         """Take a new key and a new standing grant now."""
-        voice.renewing, voice.again = True, self._clock.mono() + AGAIN
+        voice.wanted = voice.renewing = True
+        voice.again = self._clock.mono() + AGAIN
         try:
             if is_followed(voice.identity, self._source.trust):
                 voice.identity = await asyncio.to_thread(voice.identity.current, self._source.trust)
@@ -176,6 +178,7 @@ class Voices:
             self._source.leave([voice.local.instance_id])
             return
         self._before_switch()
+        voice.wanted = False
         voice.key, voice.instance, voice.statement = key, instance, statement
         voice.local.key_id, voice.local.standing = key.id, Authority.from_bytes(chain)
 
@@ -186,10 +189,10 @@ class Voices:
             self.renew_due()
 
     def renew_due(self) -> None:
-        """Start a renewal for each whose key has to be followed by another now."""
+        """Start a renewal for each whose key has to be followed by another now, or could not be when it was tried."""
         now, mono = self._clock.now(), self._clock.mono()
         for voice in self:
-            if not voice.renewing and mono >= voice.again and voice.is_due(now):
+            if not voice.renewing and mono >= voice.again and (voice.wanted or voice.is_due(now)):
                 self.renew_soon(voice)
 
     def trust_changed(self) -> None:

@@ -66,3 +66,17 @@ async def test_whoever_is_refused_for_the_age_of_its_own_key_takes_a_new_one_at_
         await net.settle()
         assert net._voice.key.id != old
         assert (await net.request("parrot", Say(text="again"))).text == "again"
+
+
+async def test_a_renewal_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key may be young: another was wanted, for its identity has another key or the directory missed it."""
+    monkeypatch.setattr("agentbus.runtime.voices.LOOK", 3600.0)
+    async with Network.open() as net:
+        old = net._voice.key.id
+        net.silence_directory()
+        await net._node.voices.renew(net._voice)
+        net.hear_directory()
+        await net.advance(4)
+        assert net._voice.key.id == old
+        await net.advance(2)
+        assert net._voice.key.id != old
