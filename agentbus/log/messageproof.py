@@ -232,7 +232,7 @@ def check_message_proof(data: bytes, *, root: bytes) -> tuple[Report, Shown]:
     verdicts = {
         **verdicts_of(judge.take(), history),
         "INTACT": _included(proof, entry, header, statements, history),
-        "MISSING": _body(proof, header),
+        "MISSING": _body(proof, entry, header),
     }
     report = Report({name: verdicts.get(name, Verdict(None, reason=_ONE)) for name in Report({})})
     shown = Shown(
@@ -269,8 +269,10 @@ def _included(proof: MessageProof, entry: Message, header: Header, statements: S
     return tally.verdict()
 
 
-def _body(proof: MessageProof, header: Header) -> Verdict:
+def _body(proof: MessageProof, entry: Message, header: Header) -> Verdict:
     salted = proof.salted_body
+    if salted is None and isinstance(entry, Received) and entry.code != ACCEPTED and entry.body is None:
+        return Verdict(None, reason="it was refused, and the body of what is refused is not kept")
     if salted is None:
         return Verdict(None, reason="the body is not shown")
     good = len(salted) == 32 + header.body_length and commit_body(salted[:32], salted[32:]) == header.body_commitment

@@ -53,6 +53,7 @@ class Part:
     missing: Tally = field(default_factory=Tally)
     inputs: Tally = field(default_factory=Tally)  # of replay
     messages: int = 0
+    bodiless: int = 0  # refused, and so kept without their bodies
     absent: list[Absent] = field(default_factory=list)
     redacted: set[bytes] = field(default_factory=set)  # commitments
     log_keys: dict[bytes, int] = field(default_factory=dict)  # that this node's own messages name, and where first
@@ -86,6 +87,7 @@ class Part:
         self.latest_at |= {size: max(self.latest, at) for size, at in other.latest_at.items()}
         self.latest = max(self.latest, other.latest)
         self.messages += other.messages
+        self.bodiless += other.bodiless
         self.absent += other.absent
         self.redacted |= other.redacted
         for key, position in other.log_keys.items():

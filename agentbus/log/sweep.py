@@ -147,6 +147,8 @@ class Sweep:
                 alike.append((entry, header, digest, flow.signer))
             if isinstance(entry, Sent) or entry.code == ACCEPTED:
                 accepted.append((entry, header, digest))
+            else:
+                self._part.bodiless += entry.body is None
         self._judge.alike(alike)
         self._bodies(accepted)
 

@@ -234,8 +234,9 @@ def _bodies(found: Part) -> dict[str, Verdict]:
             inputs.problem(f"entry {one.position}: its body is absent")
         else:
             inputs.problem(f"entry {one.position}: the result of this step is absent and no redaction says why")
+    refused = f"{found.bodiless} refused messages are kept without their bodies" if found.bodiless else ""
     return {
-        "MISSING": missing.verdict(nothing="no message with a body"),
+        "MISSING": missing.verdict(nothing="no message with a body", reason=refused),
         "REDACTED": Verdict(True, redacted, [], f"{redacted} bodies were erased on purpose"),
         "REPLAYABLE": _replayable(inputs, without),
     }

@@ -25,6 +25,7 @@ from agentbus.protocol.opening import Read, read_frame
 from agentbus.runtime import problems
 from agentbus.runtime.clock import Clock
 from agentbus.runtime.record import Recorder
+from agentbus.runtime.refusals import Refusals
 from agentbus.runtime.sightings import Sightings
 from agentbus.runtime.trust_cache import TrustSource
 from agentbus.runtime.turns import Turns
@@ -112,6 +113,7 @@ class Inbound:
         self._deliver, self._repeated, self._wake, self._spawn = deliver, repeated, wake, spawn
         self._sightings: Sightings[Connection] = Sightings()
         self._witness = witness
+        self._refusals = Refusals()
         self._turns: Turns[_Item] = Turns()
         self._fresh: list[_Item] = []  # frames of this step of the loop, while few wait
         self._crowd = False  # whether several keys spoke in the last second
@@ -328,7 +330,14 @@ class Inbound:
             return
         if code in FORGERIES:
             self.charge(connection)
-        self._record(connection, decode_frame(frame, LIMITS), event.header.sender_key, code, now)
+        envelope = decode_frame(frame, LIMITS)
+        size = len(frame) - len(envelope.body)
+        ours = code.startswith("unavailable.")  # this node's own trouble, and no fault of who asked
+        if not ours and not self._refusals.charge(connection.peer or connection.id, size, self._clock.mono()):
+            self._recorder.rejected(frame, connection=connection.peer, code="backpressure.connection", now=now)
+            connection.drop()
+            return
+        self._record(connection, envelope, event.header.sender_key, code, now)
         event.error.details.setdefault("by", event.header.recipient)
         body = problems.encode(event.error)
         self._engine.refuse(event, action=event.header.action, body=body, now=now, trust=self._source.trust)

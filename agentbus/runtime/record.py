@@ -83,8 +83,8 @@ class Recorder:
         boxes = iter(self.log.put_boxes([body for _, _, body, _ in waiting if body is not None]))
         entries = []
         for position, (build, now, body, parts) in enumerate(waiting, self.log.size):
-            if body is not None:
-                parts["body"] = next(boxes)
+            if body is not None or build is entry.received:  # the one kind that may have none
+                parts["body"] = next(boxes) if body is not None else None
             entries.append(build(position, now, **parts))
         return entries
 
@@ -151,11 +151,15 @@ class Recorder:
         self, envelope: Envelope, sender_key: bytes, *, connection: bytes | None, code: str, trust: Trust, policy: str,
         now: int,
     ) -> None:  # fmt: skip
-        """An envelope whose signature verified, with the verdict and what it was judged under; waits for a flush."""
+        """An envelope whose signature verified, with the verdict and what it was judged under; waits for a flush.
+
+        The body of what was refused is not kept: who may say nothing here would choose what fills this disk. The
+        header's commitment to it stays, which its sender is held to.
+        """
         self._add(
             entry.received,
             now,
-            envelope.salt + envelope.body,
+            envelope.salt + envelope.body if code == entry.ACCEPTED else None,
             connection=connection,
             header=envelope.header,
             proof=envelope.proof,

@@ -16,8 +16,10 @@ import pytest
 from agentbus import Agent, AgentBusError, Context, Denied, Rejected
 from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.signing import Purpose, sign
+from agentbus.log.decoding import decode_entry
+from agentbus.log.entry import Received
 from agentbus.protocol.sealing import Draft
-from agentbus.runtime import problems
+from agentbus.runtime import problems, refusals
 from agentbus.runtime.inbound import AT_ONCE, BAD_FRAMES, HELD_BYTES, cut
 from agentbus.wire.frame import ENVELOPE, decode_frame, decode_proof, encode_frame, encode_proof
 from agentbus.wire.header import Header, Kind, decode_header, encode_header
@@ -488,6 +490,42 @@ async def test_bad_frames_are_forgiven_in_time(net: Any, bank: Bank) -> None:
         net.clock.advance(1)
     assert not connection.gone  # type: ignore[attr-defined]
     assert await net.attacker.deliver(frame) == "ok"
+
+
+async def test_the_body_of_what_is_refused_fills_nobodys_disk(net: Any, bank: Bank) -> None:
+    """Whoever may say nothing here says a megabyte: the record keeps what it committed to, and verifies."""
+    alice = net.user("alice", scopes=["pay"])
+    await alice.request("bank", Pay(cents=5))
+    code = await net.attacker.deliver(net.attacker.forge("bank", ForUsers()))
+    assert code.startswith("denied.")
+    net._node.recorder.flush()
+    log = net._node.recorder.log
+    received = [one for one in map(decode_entry, log) if isinstance(one, Received)]
+    assert [one.code for one in received if one.body is None] == [code]
+    report = net.evidence("bank").verify()
+    assert report.ok and report["MISSING"].ok
+    assert report["MISSING"].reason == "1 refused messages are kept without their bodies"
+
+
+async def test_who_is_refused_without_end_is_dropped_and_put_on_the_record_no_more(
+    net: Any, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "BURST", 10.0)
+    frames = [net.attacker.forge("bank", ForUsers()) for _ in range(40)]
+    bad = net.attacker.connection()
+    for frame in frames:
+        bad.offer(frame)
+    await net.settle(200)
+    assert bad.gone  # type: ignore[attr-defined]
+    denied = [code for code in net.verdicts() if code.startswith("denied.")]
+    assert 3 <= len(denied) <= 10
+    again = net.attacker.connection()
+    again.offer(net.attacker.forge("bank", ForUsers()))
+    await net.settle(200)
+    assert again.gone, "a new connection of the same key has no bucket of its own"  # type: ignore[attr-defined]
+    assert len([code for code in net.verdicts() if code.startswith("denied.")]) == len(denied)
+    net.clock.advance(1)
+    assert str(await net.attacker.deliver(net.attacker.forge("bank", ForUsers()))).startswith("denied.")
 
 
 async def test_two_instances_that_share_a_key(net: Any, bank: Bank) -> None:

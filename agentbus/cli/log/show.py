@@ -79,5 +79,8 @@ def _line(message: Message, *, as_json: bool, bodies: bool) -> str:
     line = f"{where} {row['kind']:8} {names:28} {row['action']:14} {sign}{path}"
     if not bodies:
         return line
-    shown = row["body"] if message.body is not None else "(erased)" if message.erased else "(absent)"
+    missing = (
+        "(erased)" if message.erased else "(refused, and so not kept)" if message.accepted is False else "(absent)"
+    )
+    shown = row["body"] if message.body is not None else missing
     return f"{line}\n    {shown}"
