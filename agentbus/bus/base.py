@@ -18,7 +18,7 @@ from agentbus.holdings import Holdings
 from agentbus.identity import Identity
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.caller import Caller, Session
-from agentbus.runtime.discovery import describe
+from agentbus.runtime.describing import describe
 from agentbus.runtime.exchange import exchange
 from agentbus.runtime.grants import Explanation, GrantState, explain_request, state_of
 from agentbus.runtime.links import conversation_id, grant_to, lifetime, user_root

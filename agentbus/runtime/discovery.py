@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,8 +9,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from agentbus.runtime.agent import Agent, Handler
-from agentbus.runtime.message import Request, Strict, adapter
+from agentbus.runtime.message import Request, Strict
 from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import SECOND
 
@@ -145,40 +143,3 @@ def card_of(found: Found) -> AgentCard:
         PrincipalId(found.id), found.description, tuple(types), tuple(found.tags), found.running, found.state,
         found.owner, found.purpose, tuple(found.ceiling), described,
     )  # fmt: skip
-
-
-def describe(agent: Agent[Any]) -> Describe:
-    """What an agent says of itself: its handlers, what each requires, and the schemas of its messages."""
-    handlers = sorted(agent.handlers.values(), key=lambda h: h.action)[:TYPES]
-    claims, left = [], CLAIM_SIZE // 2  # the other half is for what is not schemas
-    for claim in map(_claim, handlers):
-        size = len(json.dumps([claim.request, claim.answer]))
-        claims.append(claim if size <= left else claim.without_schemas())
-        left -= size if size <= left else 0
-    return Describe(description=agent.description[:1024], messages=claims)
-
-
-def _claim(handler: Handler) -> MessageClaim:
-    kind: Literal["request", "stream", "send"] = "request"
-    if handler.streams:
-        kind = "stream"
-    elif handler.answer is None:
-        kind = "send"
-    return MessageClaim(
-        type=handler.action,
-        kind=kind,
-        description=(inspect.getdoc(handler.function) or inspect.cleandoc(handler.model.__doc__ or ""))[:512],
-        scopes=list(handler.rule.scopes),
-        requires_user=handler.rule.requires_user,
-        request=_schema(handler.model, "validation"),
-        answer=None if handler.answer is None else _schema(handler.answer, "serialization"),
-    )
-
-
-def _schema(of: Any, mode: Literal["validation", "serialization"]) -> Schema | None:
-    """The JSON Schema of a type; None where it has none, or a larger one than discovery carries."""
-    try:
-        made: Schema = adapter(of).json_schema(mode=mode)
-        return made if len(json.dumps(made)) <= SCHEMA_SIZE else None
-    except Exception:  # pydantic raises what a custom type makes it raise; the agent serves all the same
-        return None

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentbus import Agent, Bus, Context, MessageType, Request, StreamRequest
-from agentbus.runtime.discovery import describe
+from agentbus.runtime.describing import describe
 from agentbus.runtime.source import python_source
 
 
