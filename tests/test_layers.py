@@ -66,7 +66,10 @@ FORBIDDEN = {
     "fcntl",
     "glob",
 }
-READS_FILES = {"log/read.py": {"os", "pathlib", "io"}, "log/scanning.py": {"pathlib"}, "log/verify.py": {"pathlib"}}
+READS_FILES = {
+    "log/read.py": {"os", "pathlib", "io"},
+    **{f"log/{name}.py": {"pathlib"} for name in ("boxes", "index", "outline", "scanning", "verify")},
+}
 """What may read files although it stands in the core: a log is read where it lies (verify only names the folder)."""
 BY_NAME = {("agent.py", "agentbus.bus.opening"), ("identity.py", "agentbus.bus.opening")}
 """Arrows that point up, each a verb of a public class that opens a bus: the module is looked up when it is called."""
