@@ -76,7 +76,6 @@ BY_NAME = {("agent.py", "agentbus.bus.opening"), ("identity.py", "agentbus.bus.o
 CYCLES = {
     frozenset({"bus.base", "bus.local", "bus.opening"}),  # Bus.connect and Bus.local are verbs of the class they make
     frozenset({"delegation.fold", "delegation.trust"}),  # a fold begins with a Trust and ends with one
-    frozenset({"directory.core", "directory.presence"}),
     frozenset({"runtime.caller", "runtime.exchange"}),
     frozenset({"testing.attacker", "testing.network"}),
 }

@@ -8,19 +8,18 @@ holder is told of it, however often the directory was started meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
 
-from agentbus.crypto.keys import VerifyKey
+from agentbus.crypto.keys import SigningKey, VerifyKey
 from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.grant import Grant, Link, encode_chain
 from agentbus.delegation.statements import Instance, decode_signed, directory_id
+from agentbus.delegation.trust import Trust
 from agentbus.directory.granted import Granted, GrantTable
+from agentbus.directory.store import Store
 from agentbus.errors import DirectoryRefused
 from agentbus.wire.ids import may_be_called, node_name
-
-if TYPE_CHECKING:
-    from agentbus.directory.core import Directory
 
 CODES: Final = {
     "directory.node_taken": "A node of this name is another principal's, or runs elsewhere; a name is never passed on.",
@@ -36,6 +35,27 @@ KNOWN: Final = 1024  # of which statements still count; one that ended is kept u
 NODE_NAMES: Final = 64  # of one principal; each is kept by everybody for good
 
 
+class Keys(Protocol):
+    """Of a directory's online keys, the one that standing grants are signed with."""
+
+    @property
+    def consent(self) -> SigningKey: ...
+
+
+class LogOfPrincipals(Protocol):
+    """What presence needs of a directory: what its log leads to, and a way to add to it."""
+
+    trust: Trust
+    store: Store
+
+    @property
+    def keys(self) -> Keys: ...
+    @property
+    def domain(self) -> str: ...
+    def require_whole(self) -> None: ...
+    def write(self, now: int, events: Sequence[tuple[str, str, list[Any]]]) -> None: ...
+
+
 class Presence:
     """The instances of one directory's trust domain.
 
@@ -43,7 +63,7 @@ class Presence:
         directory: Whose log says who they may be.
     """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: LogOfPrincipals) -> None:
         self._directory = directory
         self.grants = GrantTable(directory.store.folder)
         self._gone: set[bytes] = set()  # key ids of instances that ended: no presence, yet their links still verify
