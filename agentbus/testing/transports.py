@@ -22,6 +22,7 @@ import pytest
 
 from agentbus.errors import Malformed, Unavailable
 from agentbus.transport.base import Connection, Transport
+from agentbus.transport.common import WAITING
 
 PATIENCE: Final = 20.0  # seconds; only a failing test waits that long
 QUEUE: Final = 16  # frames, unless a test says otherwise
@@ -242,6 +243,33 @@ class TransportConformance:
             assert await bob.sink.until_frames(len(accepted)) == [b"%d" % number for number in accepted]
             assert connection.offer(b"room again")
             await bob.sink.until_frames(len(accepted) + 1)
+
+    async def test_what_waits_for_one_peer_is_bounded_in_bytes(self) -> None:
+        """However few frames they are; and room is made by what leaves."""
+        async with self.party(queue=4096) as alice, self.party(queue=4096) as bob:
+            gate = asyncio.Event()
+
+            async def judge(key: bytes) -> bool:
+                return await gate.wait()
+
+            bob.sink.judge = judge
+            connection = alice.dial(bob)
+            accepted = 0
+            while accepted < 4096 and connection.offer(b"x" * MAX_FRAME):
+                accepted += 1
+            assert 0.9 * WAITING <= accepted * MAX_FRAME <= WAITING
+            gate.set()
+            await bob.sink.until_frames(accepted)
+            await bob.sink.until(lambda: connection.offer(b"x" * MAX_FRAME))
+            await bob.sink.until_frames(accepted + 1)
+
+    async def test_whoever_reads_is_sent_any_number_of_bytes(self) -> None:
+        async with self.party(queue=4096) as alice, self.party(queue=4096) as bob:
+            for connection in await alice.meet(bob):
+                sink = bob.sink if connection.dialled else alice.sink
+                for n in range(2, 3 * WAITING // MAX_FRAME, 16):
+                    assert all(connection.offer(b"x" * MAX_FRAME) for _ in range(16))
+                    await sink.until_frames(n + 15)
 
     # ends
 

@@ -35,7 +35,8 @@ class Connection(Protocol):
         """Queue one frame without waiting.
 
         Returns:
-            True: accepted locally, not delivered. False: the bounded queue is full or the peer is gone.
+            True: accepted locally, not delivered. False: the queue, bounded in frames and in bytes, is full, or the
+            peer is gone.
         """
         ...
 

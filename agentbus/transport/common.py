@@ -15,6 +15,7 @@ from agentbus.wire.limits import LIMITS
 
 ADMIT_TIMEOUT: Final = 3.0  # seconds; enough for one look-up, and the handshake itself ends after 5
 MAX_FRAME: Final = LIMITS.frame  # bytes
+WAITING: Final = 16 * 1024 * 1024  # bytes that may wait for one peer, however few frames they are
 KEY_SIZE: Final = 32  # bytes of an X25519 key
 
 connection_ids: Final = count(1)

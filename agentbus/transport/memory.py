@@ -17,7 +17,7 @@ from typing import Final
 
 from agentbus.errors import ProgrammingError, Unavailable
 from agentbus.transport.base import Connection, Sink
-from agentbus.transport.common import MAX_FRAME, ask_admission, check_key, connection_ids, refuse_oversize
+from agentbus.transport.common import MAX_FRAME, WAITING, ask_admission, check_key, connection_ids, refuse_oversize
 
 QUEUE: Final = 4096  # frames; what the ZeroMQ transport holds for each peer
 
@@ -147,6 +147,7 @@ class _Half:
         self.gone = False
         self.on_end: Callable[[], object] | None = None
         self._frames: deque[bytes] = deque()
+        self._waiting = 0  # bytes
         self._admitted = False
         self._scheduled = False
         self._ending: str | None = None
@@ -164,11 +165,14 @@ class _Half:
         other = self.other
         if self.gone or other is None or other.gone or len(other._frames) >= self.owner.queue:
             return False
+        if other._frames and other._waiting + len(frame) > WAITING:
+            return False
         if len(frame) > other.owner.max_frame:  # as a real listener would: the peer that sends too much is dropped
             other.end("a frame was too long")
             self.end("closed by the peer")
             return True
         other._frames.append(frame)
+        other._waiting += len(frame)
         other._schedule()
         return True
 
@@ -235,7 +239,9 @@ class _Half:
             for _ in range(len(frames)):
                 if not frames:  # the sink dropped this connection or closed the transport
                     break
-                sink.received(self, frames.popleft())
+                frame = frames.popleft()
+                self._waiting -= len(frame)
+                sink.received(self, frame)
         finally:
             if frames:
                 self._schedule()  # a sink that raised, or offered to itself, must not strand the rest

@@ -23,9 +23,10 @@ from proxy import between
 from zmq_peers import Attacker, Process, attacker, process, public, secret, zmq_party
 
 from agentbus.testing.transports import PATIENCE, Party, RecordingSink
+from agentbus.transport.common import WAITING
 from agentbus.transport.zeromq import gate as gates
 from agentbus.transport.zeromq import sockets as options
-from agentbus.transport.zeromq import unfinished, zap
+from agentbus.transport.zeromq import unfinished, unsent, zap
 from agentbus.transport.zeromq.monitor import Accepted
 from agentbus.transport.zeromq.sockets import Settings
 
@@ -367,12 +368,37 @@ def _memory(pid: int) -> float:
     return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1024
 
 
+async def test_a_peer_that_reads_nothing_makes_us_hold_so_many_bytes(mallory: Attacker, alice: Party) -> None:
+    """What libzmq counts is frames: 4096 of them are 256 MB here, and ten times as much with the largest there are."""
+    dealer = mallory.socket("mallory", alice.key)
+    for option in (zmq.RCVHWM, zmq.SNDHWM):
+        dealer.setsockopt(option, 1)
+    dealer.setsockopt(zmq.RCVBUF, 4096)
+    dealer.connect(alice.endpoint)
+    dealer.send(b"hello")
+    await alice.sink.until_frames(1)
+    connection, _ = alice.sink.frames[0]
+    accepted = quiet = 0
+    while quiet < 50:
+        if connection.offer(b"x" * 65_536):
+            accepted, quiet = accepted + 1, 0
+        else:
+            quiet += 1
+            await asyncio.sleep(0.002)
+    assert WAITING // 65_536 - 1 <= accepted <= 2 * WAITING // 65_536
+
+
+def test_a_frame_is_as_long_on_the_wire_as_is_counted() -> None:
+    """Counted too long, whoever reads all would be taken for somebody who does not, in time."""
+    assert [unsent.on_the_wire(size) for size in (0, 222, 223, 65_536)] == [35, 257, 265, 65_578]
+
+
 def test_a_connection_that_ends_while_it_is_looked_at_ends_no_look() -> None:
     """libzmq's own thread closes descriptors whenever it likes: one that raised would leave nobody looking at all."""
     one, other = sockets.socketpair()
     closed = one.detach()
     os.close(closed)
-    assert unfinished.taken(closed) is None
+    assert unfinished.taken(closed) is None and unsent.acknowledged(closed) is None
     other.close()
 
 

@@ -12,6 +12,7 @@ from agentbus.transport.common import connection_ids, refuse_oversize
 from agentbus.transport.zeromq.monitor import FAILURES, Monitor
 from agentbus.transport.zeromq.reader import BUDGET, Reader
 from agentbus.transport.zeromq.sockets import Settings, can_dial, dialling, speak_ipv6
+from agentbus.transport.zeromq.unsent import Unsent
 
 
 class Dialled:
@@ -46,8 +47,10 @@ class Dialled:
         self._closed = closed
         self._over: str | None = None
         self._told = False
+        self._fd: int | None = None
+        self._unsent = Unsent(settings.waiting)
         self._socket = dialling(context, settings, peer)
-        self._monitor = Monitor(self._loop, self._socket, sum(FAILURES), self._event)
+        self._monitor = Monitor(self._loop, self._socket, sum(FAILURES) | zmq.Event.CONNECTED, self._event)
         self._reader = Reader(self._loop, self._socket, self._drain)
         self._connect(endpoint)
 
@@ -62,7 +65,7 @@ class Dialled:
     def offer(self, frame: bytes) -> bool:
         """Queue one frame."""
         refuse_oversize(len(frame), self._max_frame)
-        if self._over is not None:
+        if self._over is not None or not self._unsent.takes(len(frame), self._fd):
             return False
         try:
             self._socket.send(frame, zmq.DONTWAIT)
@@ -70,6 +73,7 @@ class Dialled:
             return False
         finally:
             self._reader.wake()  # a send may swallow the edge that announces a frame
+        self._unsent.add(len(frame))
         return True
 
     def drop(self, *, keep_out: bool = True) -> None:
@@ -96,7 +100,9 @@ class Dialled:
             self._fail(f"that endpoint cannot be dialled: {error.strerror}")
 
     def _event(self, event: int, value: int) -> None:
-        if self._over is None:
+        if event == zmq.Event.CONNECTED:
+            self._fd = value
+        elif self._over is None:
             self._fail(FAILURES[zmq.Event(event)])
 
     def _fail(self, reason: str) -> None:

@@ -22,6 +22,7 @@ from agentbus.transport.zeromq.monitor import Accepted, Monitor
 from agentbus.transport.zeromq.reader import BUDGET, Reader
 from agentbus.transport.zeromq.sockets import Settings, listening, speak_ipv6
 from agentbus.transport.zeromq.unfinished import Unfinished
+from agentbus.transport.zeromq.unsent import Unsent
 from agentbus.transport.zeromq.zap import ZapHandler
 
 GRACE: Final = 1.0  # seconds; under a load that never ends, nothing left to read is no sign to wait for
@@ -41,6 +42,7 @@ class Inbound:
         self.routing_id = routing_id
         self.fd = fd
         self.messages = 0
+        self.unsent = Unsent(listener.waiting)
         self.over: str | None = None
         self._listener = listener
 
@@ -72,6 +74,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._sink = sink
         self._max_frame = settings.max_frame
+        self.waiting = settings.waiting
         self._limit = connections
         self._closed = False
         self.malformed = 0
@@ -113,7 +116,7 @@ class Listener:
     def send(self, connection: Inbound, frame: bytes) -> bool:
         """Queue one frame for ``connection``; see the port's ``offer``."""
         refuse_oversize(len(frame), self._max_frame)
-        if connection.over is not None or self._closed:
+        if connection.over is not None or self._closed or not connection.unsent.takes(len(frame), connection.fd):
             return False
         try:
             self._socket.send(connection.routing_id, zmq.DONTWAIT | zmq.SNDMORE)
@@ -124,6 +127,7 @@ class Listener:
             return False
         finally:
             self._reader.wake()  # a send may swallow the edge that announces a frame
+        connection.unsent.add(len(frame))
         return True
 
     def drop(self, connection: Inbound, reason: str, *, keep_out: bool = True) -> None:

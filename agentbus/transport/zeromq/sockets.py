@@ -18,7 +18,7 @@ import zmq
 from zmq.utils import z85
 
 from agentbus.errors import ConfigError
-from agentbus.transport.common import KEY_SIZE, MAX_FRAME
+from agentbus.transport.common import KEY_SIZE, MAX_FRAME, WAITING
 
 HEARTBEAT: Final = 1000  # ms between pings; with the next line a stopped peer is lost after about 4 s
 HEARTBEAT_TIMEOUT: Final = 3000  # ms of silence after which the other side is gone
@@ -47,6 +47,7 @@ class Settings:
     public_key: bytes
     max_frame: int = MAX_FRAME  # bytes
     high_water: int = 4096  # frames for each peer and direction; libzmq's 1,000 is less than one burst of batches
+    waiting: int = WAITING  # bytes that may wait for each peer
 
     def __post_init__(self) -> None:
         if len(self.secret_key) != KEY_SIZE or len(self.public_key) != KEY_SIZE:
