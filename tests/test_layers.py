@@ -77,7 +77,6 @@ CYCLES = {
     frozenset({"bus.base", "bus.local", "bus.opening"}),  # Bus.connect and Bus.local are verbs of the class they make
     frozenset({"delegation.fold", "delegation.trust"}),  # a fold begins with a Trust and ends with one
     frozenset({"runtime.caller", "runtime.exchange"}),
-    frozenset({"testing.attacker", "testing.network"}),
 }
 """Modules that know each other today, by an import in a function or for types only. None may be added."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from pydantic import BaseModel
 
@@ -15,20 +15,19 @@ from agentbus.delegation.chain import Authority
 from agentbus.delegation.grant import Grant, Link, chain_digest, encode_chain, encode_link
 from agentbus.delegation.scope import Scope, scopes
 from agentbus.delegation.statements import Instance
+from agentbus.directory.core import Directory
 from agentbus.errors import AgentBusError, ProgrammingError
 from agentbus.protocol.sealing import Batch, Draft, commit_body
 from agentbus.runtime.message import encode_body, type_of
 from agentbus.runtime.node import Node
 from agentbus.runtime.voices import Voice
+from agentbus.testing.clock import ManualClock
 from agentbus.transport.base import Connection, Sink
 from agentbus.wire.codec import unpack_array
 from agentbus.wire.frame import ENVELOPE, Envelope, decode_frame
 from agentbus.wire.header import Header, Kind, decode_header, encode_header
 from agentbus.wire.ids import name_id
 from agentbus.wire.limits import LIMITS, SECOND
-
-if TYPE_CHECKING:
-    from agentbus.testing.network import Network
 
 _INSTANCE, _KEY = Header._fields.index("sender_instance"), Header._fields.index("sender_key")
 UNRECORDED = ""
@@ -82,6 +81,18 @@ class Tap:
         return await self._sink.admit(key)
 
 
+class Victims(Protocol):
+    """What she knows of the network she attacks."""
+
+    captured: list[Captured]
+    clock: ManualClock
+    _core: Directory
+    _node: Node
+
+    async def settle(self) -> None: ...
+    def verdicts(self, since: int = 0) -> list[str]: ...
+
+
 class Attacker(Bus):
     """The agent ``mallory``. As a bus she speaks, serves and acts like anybody; the other verbs break rules.
 
@@ -89,7 +100,7 @@ class Attacker(Bus):
         received: Every envelope that reached her node, newest last.
     """
 
-    def __init__(self, node: Node, voice: Voice, net: Network) -> None:
+    def __init__(self, node: Node, voice: Voice, net: Victims) -> None:
         super().__init__(node, voice)
         self.received: list[Captured] = []
         self._net = net
