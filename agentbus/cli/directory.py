@@ -90,10 +90,13 @@ def _now() -> int:
 
 
 @directory.command("rotate-online")
+@click.option(
+    "--stolen", is_flag=True, help="Others may have the present ones: nothing they signed counts from now on."
+)
 @data_option
 @root_key_option
 @json_option
-def rotate_online(data: Path | None, root_key: Path | None, as_json: bool) -> None:
+def rotate_online(stolen: bool, data: Path | None, root_key: Path | None, as_json: bool) -> None:
     """Make new online keys for a stopped directory. The root key introduces them; the bus URL stays.
 
     Also where the present ones were lost, and those of an older backup are here.
@@ -105,7 +108,7 @@ def rotate_online(data: Path | None, root_key: Path | None, as_json: bool) -> No
         root = folder.keyring.root(root_key)
         core = folder.load(now=_now(), keys_lost=True)
         try:
-            keys = survival.rotate_online(folder, core, root, now=_now())
+            keys = survival.rotate_online(folder, core, root, now=_now(), stolen=stolen)
         finally:
             core.close()
     found = {role: b64(getattr(keys, role).id) for role in ("identity", "head", "consent", "token")}

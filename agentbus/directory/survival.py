@@ -38,7 +38,9 @@ USED: Final = "exchange.sqlite"  # in DIR/exchange/: tokens that were used or re
 LINGER: Final = 3600 * SECOND  # how long grants of an ended consent key count: as long as they live
 
 
-def rotate_online(data: DirectoryData, core: Directory, root: SigningKey, *, now: int) -> OnlineKeys:
+def rotate_online(
+    data: DirectoryData, core: Directory, root: SigningKey, *, now: int, stolen: bool = False
+) -> OnlineKeys:
     """Let new online keys follow the present ones, under the same bus URL: one group of entries that the root signs.
 
     Standing grants of the old consent key count until they expire. The CURVE key stays, since the URL names it. Where
@@ -50,6 +52,7 @@ def rotate_online(data: DirectoryData, core: Directory, root: SigningKey, *, now
         core: Its directory.
         root: The root key.
         now: Instant, microseconds.
+        stolen: The present keys may be in other hands: nothing that they signed counts from now on.
 
     Returns:
         The new keys, which are on disk.
@@ -85,7 +88,7 @@ def rotate_online(data: DirectoryData, core: Directory, root: SigningKey, *, now
         payload = [fresh.identity.public.raw, old.curve.public, record.epoch, b"", b""]
         add("key", me, payload, fresh.identity)
     for online in [o for o in core.trust.online.values() if o.retired_at is None]:
-        ends = instant if online.role in ("identity", "head") else instant + LINGER
+        ends = instant if stolen or online.role in ("identity", "head") else instant + LINGER
         add("online-retired", online.role, [online.key.id, ends], root)
     core.append(entries, now)
     data.keyring.accept()

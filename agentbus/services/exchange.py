@@ -61,6 +61,7 @@ CODES: Final = {
     "directory.issuer": "The rule for an outside issuer cannot be used as it is.",
 }
 
+KEPT: Final = 24 * 3600 * SECOND
 FILE: Final = "exchange.sqlite"
 
 
@@ -92,14 +93,16 @@ class Once:
             raise LogError("log.exchange_unreadable", f"{folder}: {error}") from error
 
     def use(self, issuer: str, jti: str, expires: int, *, now: int) -> bool:
-        """Use a token up: one atomic set-if-absent. False where it was used before. It is kept until it expires."""
-        self._db.execute("DELETE FROM used WHERE expires <= ?", (now,))
+        """Use a token up: one atomic set-if-absent. False where it was used before. It is kept for a day longer than it
+        lives, because a clock may be set back.
+        """
+        self._db.execute("DELETE FROM used WHERE expires <= ?", (now - KEPT,))
         done = self._db.execute("INSERT OR IGNORE INTO used VALUES (?, ?, ?)", (issuer, jti, expires))
         return done.rowcount == 1
 
     def revoke(self, issuer: str, jti: str, expires: int, *, now: int) -> None:
-        """Let an access token count no more; it is kept until it expires."""
-        self._db.execute("DELETE FROM revoked WHERE expires <= ?", (now,))
+        """Let an access token count no more; likewise kept."""
+        self._db.execute("DELETE FROM revoked WHERE expires <= ?", (now - KEPT,))
         self._db.execute("INSERT OR IGNORE INTO revoked VALUES (?, ?, ?)", (issuer, jti, expires))
 
     def is_revoked(self, issuer: str, jti: str) -> bool:

@@ -116,6 +116,16 @@ def test_nobody_stops_a_directory_with_a_head_key_that_the_root_did_not_introduc
     assert core.behind == larger  # the root said so
 
 
+def test_online_keys_that_others_may_have_count_no_more_at_once(data: DirectoryData) -> None:
+    """Else a thief signs roots for everybody's consent for an hour after he was found out."""
+    core = load(data)
+    old = core.keys
+    survival.rotate_online(data, core, data.keyring.root(), now=NOON + 1, stolen=True)
+    assert core.trust.consent_key(old.consent.id, core.trust.last_instant) is None
+    assert core.trust.consent_key(core.keys.consent.id, core.trust.last_instant) is not None
+    assert all(not core.trust.online[key.id].counts(NOON + 1) for key in (old.identity, old.head, old.token))
+
+
 @pytest.mark.parametrize("where", ["before the entries", "after the entries"])
 def test_killed_while_online_keys_change(data: DirectoryData, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     core, root = load(data), data.keyring.root()
