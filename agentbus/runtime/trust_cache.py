@@ -345,6 +345,9 @@ class TrustCache:
             if error.code in ("reject.head_forked", "reject.wrong_root"):
                 self.problem = error
             self._hint.set()  # a gap, or entries in another order: the poll brings them all
+        except Exception:  # a fault of this process: what comes next is taken in all the same
+            logger.exception("what the directory pushed could not be taken in")
+            self._hint.set()
         self._ended(ended)
 
     def _ended(self, keys: Iterable[bytes]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Sequence
 from typing import Final, Generic, TypeVar
 
 CODES: Final = {
-    "backpressure.connection": "More frames of one connection wait here than one peer may have waiting.",
+    "backpressure.connection": "One peer has more waiting, asked for or refused here than one may have; slow down.",
 }
 
 FRAMES: Final = 4096  # of one key; four times what an honest node lets be under way to one peer

@@ -18,7 +18,7 @@ from agentbus.crypto.keys import CurveKey
 from agentbus.delegation.statements import Instance, Rotation, decode_signed
 from agentbus.directory import life
 from agentbus.directory.core import Directory
-from agentbus.errors import AgentBusError, DirectoryRefused, Malformed
+from agentbus.errors import AgentBusError, Backpressure, DirectoryRefused, Malformed
 from agentbus.runtime.clock import Clock
 from agentbus.services.inside import Inside
 from agentbus.services.peers import ITEMS, Peer, Peers, paged
@@ -125,7 +125,10 @@ class DirectoryServer(Inside):
                 by_principal.append(presence.statements((), (who,), now))
         in_turn = (one for turn in zip_longest(*by_principal) for one in turn if one is not None)
         found = dict.fromkeys(chain(presence.statements(keys[:64], (), now), in_turn))
-        return ("found", next(paged(found), []))
+        page = next(paged(found), [])
+        if not self._peers.may_find(peer, sum(map(len, page)), mono):
+            raise Backpressure("backpressure.connection", "too much was asked for by this key; ask for less, or later")
+        return ("found", page)
 
     def _publish(self, peer: Peer, statement: bytes) -> tuple[Any, ...]:
         instance = Instance.decode(decode_signed(statement).body)

@@ -19,6 +19,8 @@ ITEMS: Final = 4096  # in a list of a frame
 INTEREST: Final = 3600 * SECOND  # how long whoever asked for a principal is told of its new instances
 INTERESTS: Final = 1024  # principals of one connection; a node that asks for more asks again
 TOLD: Final = 256  # statements of one principal that are pushed in a minute; who needs more of them asks
+FOUND: Final = 1024 * 1024  # bytes a second of statements for one CURVE key; a hundredth is much for an honest node
+FOUND_BURST: Final = 8 * FOUND
 AGAIN: Final = 3 * SECOND  # before a page is sent once more, to who asks as if it had not got it
 
 
@@ -58,6 +60,7 @@ class Peers:
         self._homes: dict[tuple[bytes, bytes], tuple[Peer, int]] = {}  # CURVE key, instance id → where, until when
         self._told: dict[str, int] = {}  # principal → statements pushed in this minute
         self._minute = 0
+        self._found: dict[bytes, tuple[float, int]] = {}  # CURVE key → bytes, and when by the monotonic clock
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(list(self._peers.values()))
@@ -94,6 +97,14 @@ class Peers:
             return []
         return [peer for peer in self.listening() if peer.interests.get(who, 0) > mono]
 
+    def may_find(self, peer: Peer, size: int, mono: int) -> bool:
+        """Whether a key is sent so many bytes of statements more: a question of sixty bytes may have a long answer."""
+        level, at = self._found.get(peer.key, (0.0, mono))
+        level = max(0.0, level - (mono - at) / SECOND * FOUND)
+        allowed = level + size <= FOUND_BURST
+        self._found[peer.key] = (level + size if allowed else level, mono)
+        return allowed
+
     # ── where instances live ─────────────────────────────────────────────────────────────────────────────────────
 
     def settle(self, peer: Peer, instance_id: bytes, until: int) -> None:
@@ -118,6 +129,7 @@ class Peers:
             if until <= now:
                 del self._homes[curve_key, instance_id]
                 peer.homes.discard(instance_id)
+        self._found = {k: v for k, v in self._found.items() if (mono - v[1]) / SECOND * FOUND < v[0]}
         for peer in self._peers.values():
             over = [who for who, until in peer.interests.items() if until <= mono]
             for who in over:

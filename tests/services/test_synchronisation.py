@@ -87,6 +87,19 @@ async def test_a_page_is_sent_once_to_who_asks_without_reading(town: Town) -> No
     assert len((await mallory.call("poll", 0, b"", b""))[1][1]) == size
 
 
+async def test_long_answers_to_short_questions_are_bounded_for_a_key(town: Town, monkeypatch: Any) -> None:
+    monkeypatch.setattr(peers, "FOUND_BURST", 20_000)
+    mallory, anna = await speaker(town, "mallory"), await speaker(town, "anna")
+    again = await Speaker(town, mallory.identity).open()
+    for _ in range(3):
+        await mallory.call("publish", mallory.statement(endpoints=FAT))
+    answers = [(await one.call("find", [], [mallory.identity.id]))[0] for one in [mallory, again] * 10]
+    assert answers[0] == "found" and answers[-2:] == ["refused", "refused"]
+    assert (await anna.call("find", [], [mallory.identity.id]))[0] == "found"
+    await town.pass_time(1)
+    assert (await again.call("find", [], [mallory.identity.id]))[0] == "found"
+
+
 async def test_whoever_goes_on_from_the_page_it_got_is_sent_the_next(town: Town, monkeypatch: Any) -> None:
     monkeypatch.setattr(peers, "PAGE", 4000)
     anna = await speaker(town, "anna")
