@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain, zip_longest
 from typing import Any, Final
 
-from agentbus.crypto.keys import CurveKey
+from agentbus.crypto.keys import CurveKey, thumbprint
 from agentbus.delegation.statements import Instance, Rotation, decode_signed
 from agentbus.directory import life
 from agentbus.directory.core import Directory
@@ -117,17 +117,19 @@ class DirectoryServer(Inside):
         """Whom it knows by key, then one of each principal in turn: nobody's many instances push another's out."""
         if any(type(k) is not bytes for k in keys) or any(type(p) is not str for p in principals):
             raise Malformed("malformed.sync", "find takes key ids and principals")
-        presence, now, mono = self.core.presence, self.clock.now(), self.clock.mono()
+        presence, trust, now, mono = self.core.presence, self.core.trust, self.clock.now(), self.clock.mono()
+        if not self._peers.may_find(peer, mono):  # before anything is looked up
+            raise Backpressure("backpressure.connection", "too much was asked for by this key; ask for less, or later")
         by_principal: list[list[bytes]] = []
         for who in dict.fromkeys(principals[:64]):
-            if who in self.core.trust.principals:
+            if who in trust.principals:
                 peer.ask_for(who, mono)
-                by_principal.append(presence.statements((), (who,), now))
+                at = [thumbprint(one.key) for one in trust.instances_of(who, now)]
+                by_principal.append([trust.statements[key] for key in at if presence.runs(key)])
         in_turn = (one for turn in zip_longest(*by_principal) for one in turn if one is not None)
         found = dict.fromkeys(chain(presence.statements(keys[:64], (), now), in_turn))
         page = next(paged(found), [])
-        if not self._peers.may_find(peer, sum(map(len, page)), mono):
-            raise Backpressure("backpressure.connection", "too much was asked for by this key; ask for less, or later")
+        self._peers.found(peer, sum(map(len, page)))
         return ("found", page)
 
     def _publish(self, peer: Peer, statement: bytes) -> tuple[Any, ...]:

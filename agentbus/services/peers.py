@@ -97,13 +97,17 @@ class Peers:
             return []
         return [peer for peer in self.listening() if peer.interests.get(who, 0) > mono]
 
-    def may_find(self, peer: Peer, size: int, mono: int) -> bool:
-        """Whether a key is sent so many bytes of statements more: a question of sixty bytes may have a long answer."""
+    def may_find(self, peer: Peer, mono: int) -> bool:
+        """Whether a key is sent more statements now: a question of sixty bytes may have a long answer."""
         level, at = self._found.get(peer.key, (0.0, mono))
         level = max(0.0, level - (mono - at) / SECOND * FOUND)
-        allowed = level + size <= FOUND_BURST
-        self._found[peer.key] = (level + size if allowed else level, mono)
-        return allowed
+        self._found[peer.key] = (level, mono)
+        return level < FOUND_BURST
+
+    def found(self, peer: Peer, size: int) -> None:
+        """A key is sent so many bytes of statements, just after :meth:`may_find` said that it may."""
+        level, at = self._found[peer.key]
+        self._found[peer.key] = (level + size, at)
 
     # ── where instances live ─────────────────────────────────────────────────────────────────────────────────────
 
