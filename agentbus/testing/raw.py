@@ -21,6 +21,7 @@ from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.grant import Link, chain_digest, encode_link
 from agentbus.delegation.scope import Scope
+from agentbus.delegation.trust import Trust
 from agentbus.errors import AgentBusError
 from agentbus.identity import Identity
 from agentbus.protocol.engine import Ready
@@ -72,6 +73,11 @@ class RawPeer:
         """Connect over ZeroMQ, dialling out only."""
         return cls(await connect_bus(find_url(url), identity, listen=None, folder=folder))
 
+    @property
+    def heard(self) -> Trust:
+        """All that it heard of the directory until now."""
+        return self._node.source.trust
+
     async def aclose(self) -> None:
         """Close the connection."""
         await self.bus.aclose()
@@ -87,19 +93,22 @@ class RawPeer:
         edit: Callable[[Header], Header] | None = None,
         timeout: float = 30,
         recorded: bool = False,
+        knows: Trust | None = None,
     ) -> Sealed:
         """Lay out and sign one frame to ``to``, with the header as ``edit`` leaves it.
 
         With ``recorded`` it goes on this peer's own record, as an honest node's does; else its log leaves it out.
+        What it ``knows`` of the directory is all that it heard, or what it had heard at some instant.
         """
         node, voice = self._node, self._voice
+        trust = knows or node.source.trust
         instance = await node.finder.find(node.name_id(to))
         now = node.clock.now()
         connection = node.transport.dial(instance.endpoints[0], instance.curve_key)
         exchange = node._engine.ask(
             kind, voice.local, instance, action=type_of(message), body=encode_body(message),
             chain=authority or voice.standing, now=now, mono=node.clock.mono(), deadline=now + int(timeout * SECOND),
-            trust=node.source.trust, route=connection, handover=encode_link(handover) if handover else b"",
+            trust=trust, route=connection, handover=encode_link(handover) if handover else b"",
         )  # fmt: skip
         draft, _, _ = voice.local.drafts.pop()
         if edit is not None:
@@ -109,7 +118,7 @@ class RawPeer:
         proofs = batch.proofs(sign(voice.key, Purpose.BATCH, batch.to_sign))
         frame = batch.frames(proofs)[0]
         if recorded:
-            node.recorder.sent([Ready(connection, frame, proofs[0], draft, voice.key.id)], node.source.trust, now)
+            node.recorder.sent([Ready(connection, frame, proofs[0], draft, voice.key.id)], trust, now)
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         node._waiters[exchange.digest] = _Outcome(future)
         return Sealed(frame, draft.digest, future, connection)

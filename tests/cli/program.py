@@ -80,8 +80,9 @@ class Program:
             line = self._queue.get()
             if line is not None:
                 self.lines.append(line)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
         return status
 
 

@@ -219,7 +219,7 @@ class Story:
         self.tell("\nplanner is revoked while it works:")
         twin = await RawPeer.connect(Identity.load("planner"), url=self.url)
         refused: dict[str, tuple[float, str]] = {}  # who → when, and the code it gave
-        started = asyncio.Event()
+        started, knew = asyncio.Event(), twin.heard  # what it hears later, a thief would not say that he did
 
         async def alice() -> None:
             watch = ["request", "planner", "Watch", "{}", "--as", "user/alice", "--stream", "--json"]
@@ -231,7 +231,7 @@ class Story:
 
         async def probe(agent: str) -> None:
             while agent not in refused:
-                sealed = await twin.seal(agent, Raw("Nothing", {}), recorded=True)
+                sealed = await twin.seal(agent, Raw("Nothing", {}), recorded=True, knows=knew)
                 sent = time.monotonic()
                 code = await twin.deliver(sealed, wait=0.25)
                 if code != "handler.missing":  # until then planner is heard, and merely asks for what nobody handles
