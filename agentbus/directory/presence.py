@@ -19,7 +19,7 @@ from agentbus.delegation.trust import Trust
 from agentbus.directory.granted import Granted, GrantTable
 from agentbus.directory.store import Store
 from agentbus.errors import DirectoryRefused
-from agentbus.wire.ids import may_be_called, node_name
+from agentbus.wire.ids import PrincipalId, may_be_called, node_name
 
 CODES: Final = {
     "directory.node_taken": "A node of this name is another principal's, or runs elsewhere; a name is never passed on.",
@@ -79,14 +79,16 @@ class Presence:
 
         Raises:
             Rejected: the statement is not good. DirectoryRefused: ``directory.no_standing``, ``directory.node_taken``,
-                ``directory.node_names``, ``directory.must_rotate``, ``directory.restored``.
+                ``directory.node_name``, ``directory.node_names``, ``directory.instances``, ``directory.must_rotate``,
+                ``directory.restored``.
             LogError: ``log.directory_grants``.
         """
         directory = self._directory
         directory.require_whole()
         instance = Instance.decode(decode_signed(statement).body)
-        known = VerifyKey(instance.key).id in directory.trust.instances
-        made = instance.not_before if known else now  # whoever holds a key dates what it signs as it likes
+        key = VerifyKey(instance.key).id
+        before = directory.trust.instances.get(key)
+        made = instance.not_before if before else now  # whoever holds a key dates what it signs as it likes
         if directory.trust.closed_to(instance.identity_key, made, through_instance=False):
             raise DirectoryRefused("directory.must_rotate", f"a newer key of {instance.principal.short} must sign this")
         owner = directory.trust.nodes.get(instance.node)
@@ -97,21 +99,22 @@ class Presence:
         if code is not None:
             raise DirectoryRefused("directory.no_standing", f"{instance.principal.short} may not speak now ({code})")
         self._require_free(instance, now)
-        self._require_few(instance)
+        if before is None:
+            self._require_few(instance.principal)
         if owner is None:
             self._bind(instance, now)
             trust = directory.trust.advance(statement, now=now)
-        link = self._standing(instance, trust.principals[instance.principal].ceiling, now=now, link_id=link_id)
+        link = self._standing(instance, now=now, link_id=link_id)
         self.granted(link, instance.principal, instance=instance.handle)
         directory.trust = trust
-        self._arrive(VerifyKey(instance.key).id, instance)
+        if before is not None:
+            self._depart(key, before)  # it may live in another node now
+        self._arrive(key, trust.instances[key])
         return encode_chain((link,))
 
-    def _require_few(self, instance: Instance) -> None:
+    def _require_few(self, who: PrincipalId) -> None:
         """What one principal publishes, everybody who looks for somebody walks through."""
-        who, key = instance.principal, VerifyKey(instance.key).id
-        live = self._live.get(who, set()) - {key}
-        if len(live) >= LIVE or len(self._directory.trust.present.get(who, ())) >= KNOWN:
+        if len(self._live.get(who, ())) >= LIVE or len(self._directory.trust.present.get(who, ())) >= KNOWN:
             raise DirectoryRefused(
                 "directory.instances", f"{who.short} runs, or ran within the hour, as often as it may", retryable=True
             )
@@ -148,13 +151,13 @@ class Presence:
             raise DirectoryRefused("directory.node_names", f"{owner.short} has {NODE_NAMES} nodes' names already")
         self._directory.write(now, [("node", owner, [instance.node])])
 
-    def _standing(self, instance: Instance, ceiling: Any, *, now: int, link_id: bytes) -> Link:
+    def _standing(self, instance: Instance, *, now: int, link_id: bytes) -> Link:
         directory = self._directory
         record = directory.trust.principals[instance.principal]
         grant = Grant(
             directory_id(directory.domain), 1, directory.keys.consent.id, now, instance.principal, instance.epoch,
             instance.identity_key, instance.principal, None, 0, None, instance.not_before, instance.not_after,
-            ceiling, record.may_talk_to, STANDING_DEPTH, link_id, None, None, "standing",
+            record.ceiling, record.may_talk_to, STANDING_DEPTH, link_id, None, None, "standing",
         )  # fmt: skip
         body = grant.encode()
         return Link(grant, body, sign(directory.keys.consent, Purpose.GRANT, body))

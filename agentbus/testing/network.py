@@ -18,7 +18,6 @@ from agentbus.bus.base import Opening
 from agentbus.bus.local import LocalBus
 from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.delegation.scope import Scope
-from agentbus.delegation.trust import Trust
 from agentbus.directory.store import SqliteStore
 from agentbus.errors import ProgrammingError, Unavailable
 from agentbus.host import enrol_here
@@ -34,9 +33,9 @@ from agentbus.runtime.node import Node
 from agentbus.runtime.trust_cache import TrustSource
 from agentbus.runtime.voices import Voice
 from agentbus.services.directory import DirectoryServer
+from agentbus.services.inside import Inside
 from agentbus.testing.attacker import Attacker, Captured, Tap
 from agentbus.testing.clock import ManualClock
-from agentbus.transport.base import Connection
 from agentbus.transport.memory import MemoryTransport
 from agentbus.wire.ids import PrincipalId, everyone, name_id
 
@@ -222,19 +221,14 @@ def _write_log(log: MemoryLog, folder: Path, now: int) -> None:
     files.close()
 
 
-class _Source:
+class _Source(Inside):
     """One node's view of the directory of this process; it can be made to fall silent."""
 
     def __init__(self, server: DirectoryServer, clock: Clock, *, owns: bool = False) -> None:
-        self._server, self._clock, self._owns = server, clock, owns
+        super().__init__(server.core, clock, server.entropy)
+        self._server, self._owns = server, owns
         self.heard: int | None = None  # the monotonic instant since which the directory is silent
-        self.changed = server.changed
-        self.returned = server.returned
-        self.departed = server.departed
-
-    @property
-    def trust(self) -> Trust:
-        return self._server.trust
+        self.changed, self.returned, self.departed = server.changed, server.returned, server.departed
 
     async def open(self) -> None:
         if self._owns:
@@ -244,12 +238,8 @@ class _Source:
         if self._owns:
             await self._server.aclose()
 
-    def hint(self) -> None:
-        """A peer has seen more of the log: nothing to do, this is the log."""
-        self._server.hint()
-
     def age(self) -> int | None:
-        return 0 if self.heard is None else self._clock.mono() - self.heard
+        return 0 if self.heard is None else self.clock.mono() - self.heard
 
     async def refresh(self) -> None:
         if self.heard is not None:
@@ -268,12 +258,3 @@ class _Source:
 
     def leave(self, instance_ids: list[bytes]) -> None:
         self._server.leave(instance_ids)
-
-    def owns(self, connection: Connection) -> bool:
-        return False
-
-    def received(self, frame: bytes) -> None:
-        return None
-
-    def cut(self, reason: str) -> None:
-        return None

@@ -181,6 +181,31 @@ def test_one_principal_cannot_publish_without_end(registry: Registry, monkeypatc
     publish(core, anna, registry.now, node="anna", log_key=mine)
 
 
+def test_an_instance_that_runs_is_renewed_whatever_else_its_principal_published(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "KNOWN", 2)
+    core = registry.core
+    anna, _ = people(registry)
+    key, log_key = SigningKey(os.urandom(32)), SigningKey(os.urandom(32)).public.raw
+
+    def again(node: str) -> None:
+        given = Instance(
+            anna.id, 1, b"i" * 16, key.public.raw, anna.key.id, node, log_key, anna.curve.public, [], ["envelope"],
+            registry.now, registry.now + 3600 * SECOND,
+        ).signed_by(anna.key, key).encode()  # fmt: skip
+        core.presence.publish(given, now=registry.now, link_id=os.urandom(16))
+
+    again("anna")
+    publish(core, anna, registry.now, node="anna-2")
+    registry.tick()
+    again("anna-3")
+    assert core.presence.running(anna.id, registry.now) == 2
+    core.presence.leave(anna.curve.public, [b"i" * 16])
+    assert core.presence.running(anna.id, registry.now) == 1
+    assert set(core.presence._at) == {"anna-2"}  # nothing is left behind of a node that it left
+
+
 def test_a_node_ends_its_own_instances_only(registry: Registry) -> None:
     core = registry.core
     anna, bert = people(registry)
