@@ -69,6 +69,7 @@ class Account:
     held_bytes: int = 0
     turns: int = 0  # turns that were given to them and have not come
     looking: bool = False
+    over: bool = False  # it was refused without end: nothing that comes behind is verified any more
     bad: float = 0.0
     bad_at: int = 0
     second: int = 0
@@ -255,6 +256,9 @@ class Inbound:
         looked: int,
     ) -> None:  # fmt: skip
         now = self._clock.now()
+        if account.over:  # (1)
+            self._recorder.rejected(frame, connection=connection.peer, code="backpressure.connection", now=now)
+            return
         try:
             event = self._engine.receive(
                 parts, route=connection, peer=connection.peer, trust=self._source.trust, policy=self.policy, now=now,
@@ -333,11 +337,11 @@ class Inbound:
         envelope = decode_frame(frame, LIMITS)
         size = len(frame) - len(envelope.body)
         ours = code.startswith("unavailable.")  # this node's own trouble, and no fault of who asked
+        self._record(connection, envelope, event.header.sender_key, code, now)  # whatever verified is on the record
         if not ours and not self._refusals.charge(connection.peer or connection.id, size, self._clock.mono()):
-            self._recorder.rejected(frame, connection=connection.peer, code="backpressure.connection", now=now)
+            self._account(connection).over = True
             connection.drop()
             return
-        self._record(connection, envelope, event.header.sender_key, code, now)
         event.error.details.setdefault("by", event.header.recipient)
         body = problems.encode(event.error)
         self._engine.refuse(event, action=event.header.action, body=body, now=now, trust=self._source.trust)

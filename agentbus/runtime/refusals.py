@@ -1,7 +1,7 @@
 """What may be refused of one peer: each signed refusal is answered and goes on the record, so it costs disk.
 
 Honest peers are refused now and then, and in bursts where something is set up wrongly. Who is refused without end has
-the rate below, whatever number of connections it opens.
+the rate below, whatever number of connections it opens: each ends with the first refusal beyond it.
 """
 
 from __future__ import annotations
