@@ -65,7 +65,7 @@ class Agents:
             key = CurveKey(bytes.fromhex(secret))
             socket = dialling(self.context, Settings(key.secret, key.public), url.curve_key)
             socket.connect(url.endpoint)
-            socket.send(encode_sync("poll", 1, 0))
+            socket.send(encode_sync("poll", 1, 0, b"", b""))
             self.sockets.append(socket)
         self.poller = zmq.Poller()
         for socket in self.sockets:
@@ -109,6 +109,7 @@ async def measure(agents: int) -> dict[str, Any]:
             await trust.open()
             crowd = Agents(url, secrets)
             connected = len(await asyncio.to_thread(crowd.wait_for, "head", False))
+            assert connected == len(secrets), f"{connected} of {len(secrets)} agents had an answer to their poll"
             seen: list[float] = []
             verified: asyncio.Queue[int] = asyncio.Queue()
             trust.changed.append(lambda: verified.put_nowait(time.monotonic_ns()))
