@@ -138,7 +138,7 @@ class Node:
         self._waiters: dict[bytes, Waiter] = {}
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
-        self._due: int | None = None
+        self._due = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -376,15 +376,13 @@ class Node:
     def _rearm(self) -> None:
         soonest = (self._engine.exchanges.next_deadline(), self.alarms.next())
         due = min((instant for instant in soonest if instant is not None), default=None)
-        if self._timer is not None and due == self._due and not self._closed:
-            return
-        self._due = due
+        if due is None or self._closed or (self._timer is not None and due >= self._due):
+            return  # a timer that rings too early costs one look; to move it costs every message
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if due is not None and not self._closed:
-            wait = min(3600.0, max(0.0, (due - self.clock.mono()) / SECOND + 0.001))
-            self._timer = asyncio.get_running_loop().call_later(wait, self.tick)
+        self._due = due
+        wait = min(3600.0, max(0.0, (due - self.clock.mono()) / SECOND + 0.001))
+        self._timer = asyncio.get_running_loop().call_later(wait, self.tick)
 
     def tick(self) -> None:
         """Expire what is due now."""
