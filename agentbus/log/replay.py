@@ -10,7 +10,7 @@ that name it as ``cause``, and what came back are RECEIVED entries that name tho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -78,14 +78,19 @@ class Recorded:
         return self.ended is not None and self.ended.outcome == Outcome.CANCELLED
 
 
-def read_record(log: LogFolder, agent: str) -> list[Recorded]:
-    """The messages that ``agent`` (a full id) took, in the order in which their handlers were started."""
+def read_record(log: LogFolder, agent: str, *, apart: Collection[str] = ()) -> list[Recorded]:
+    """The messages that an agent took, in the order in which their handlers were started.
+
+    Args:
+        agent: Its full id.
+        apart: Message types whose handlers share nothing with others, and so overlap with none.
+    """
     record = _Record(agent)
     for item in log.entries():
         if isinstance(item, Numbered):
             record.add(item.data)
     found = sorted(record.messages.values(), key=lambda message: message.start)
-    _mark_overlaps(found)
+    _mark_overlaps([message for message in found if message.frame.header.action not in apart])
     return found
 
 

@@ -22,6 +22,7 @@ from agentbus.replay.pace import PacedLoop, parse_timing
 from agentbus.replay.report import ReplayReport
 from agentbus.replay.run import Job, run
 from agentbus.runtime.agent import Agent
+from agentbus.runtime.redaction import BUILT_IN
 from agentbus.wire.ids import name_id, unb64
 
 CODES: Final = {
@@ -78,7 +79,7 @@ def replay(
     require_good(folder, History(events, raw))
     history = History(events, raw)
     who = name_id(agent.name, history.full.domain)
-    messages = read_record(folder, who)
+    messages = read_record(folder, who, apart=BUILT_IN)
     done = 0
 
     def one_more() -> None:

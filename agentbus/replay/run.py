@@ -29,6 +29,7 @@ from agentbus.replay.report import Divergence, Result
 from agentbus.replay.stage import Stage
 from agentbus.runtime import problems
 from agentbus.runtime.agent import Agent
+from agentbus.runtime.redaction import BUILT_IN
 from agentbus.runtime.serving import Service, policy_of
 from agentbus.runtime.voices import Voice
 from agentbus.wire.header import Kind
@@ -133,7 +134,8 @@ class _Start:
             if task is not None:
                 task.cancel()
 
-        make = LivePlayer if job.mode == "live" else Player
+        # what a node does of itself is never done again, in live mode either: erasing was for its own log
+        make = LivePlayer if job.mode == "live" and header.action not in BUILT_IN else Player
         live = job.mode == "live" and job.factor is None
         player = make(message, facts, self._content, strict=job.mode == "stub", interrupt=interrupt, asap=live)
         job.guard.refused = player.refused

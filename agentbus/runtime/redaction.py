@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from agentbus.delegation.decide import Rule
 from agentbus.errors import Denied
-from agentbus.log.redact import check_reason, find_erasable
+from agentbus.log.redact import Erasable, check_reason, find_erasable
 from agentbus.runtime.agent import Handler
 from agentbus.runtime.context import Context
 from agentbus.runtime.message import Request, type_of
@@ -41,8 +41,19 @@ class Redact(Request[Redacted]):
     reason: str  # a code
 
 
+class Known(BaseModel):
+    """What a node knew of a message as it was asked to erase it."""
+
+    parties: list[str]  # none: the log has no such message
+    owner: str  # of the agent that is asked
+    held: bool  # whether any of its body was still there
+
+
 async def redact(request: Redact, ctx: Context[Any]) -> Redacted:
     """Erase, when who is asked is a party of the message, and who asks may have it erased here.
+
+    What the log holds and what was erased in it is not determined by the request, so both are steps on its record: a
+    replay judges the request again and erases nothing.
 
     Raises:
         Denied: ``denied.redaction``, ``denied.redaction_owner``.
@@ -50,26 +61,44 @@ async def redact(request: Redact, ctx: Context[Any]) -> Redacted:
         Malformed: ``malformed.base64``.
     """
     digest, reason = unb64(request.message, 32), check_reason(request.reason)
-    recorder, me = ctx._node.recorder, ctx._voice.identity.id
-    recorder.flush()
-    found = await asyncio.to_thread(lambda: find_erasable(recorder.log.about(digest), digest))
-    if found.header is None:
+    known = await ctx.step("find", lambda: _find(ctx, digest), type=Known)
+    if not known.parties:
         return Redacted(erased=0)
-    _require_may_erase(ctx, me, {found.header.sender, found.header.recipient})
-    if not await asyncio.to_thread(lambda: any(recorder.log.box(name) is not None for name in found.boxes)):
+    _require_may_erase(ctx, known)
+    if not known.held:
         return Redacted(erased=0)
+    return Redacted(erased=await ctx.step("erase", lambda: _erase(ctx, digest, reason), type=int, given=reason))
+
+
+async def _find(ctx: Context[Any], digest: bytes) -> Known:
+    found = await _erasable(ctx, digest)
+    record = ctx._node.source.trust.principal(ctx._voice.identity.id)
+    parties = [] if found.header is None else [found.header.sender, found.header.recipient]
+    log = ctx._node.recorder.log
+    held = await asyncio.to_thread(lambda: any(log.box(name) is not None for name in found.boxes))
+    return Known(parties=parties, owner=record.owner if record is not None else "", held=held)
+
+
+async def _erase(ctx: Context[Any], digest: bytes, reason: str) -> int:
+    found, recorder = await _erasable(ctx, digest), ctx._node.recorder
+    assert found.header is not None
     now = ctx._node.clock.now()
     recorder.redaction(found.header.body_commitment, authority=ctx.sender, reason=reason, now=now)
     await asyncio.to_thread(recorder.log.sync)
-    return Redacted(erased=await asyncio.to_thread(lambda: sum(recorder.log.erase(name) for name in found.boxes)))
+    return await asyncio.to_thread(lambda: sum(recorder.log.erase(name) for name in found.boxes))
 
 
-def _require_may_erase(ctx: Context[Any], me: str, parties: set[str]) -> None:
-    record = ctx._node.source.trust.principal(me)
-    owner = record.owner if record is not None else ""
-    if me in parties and ctx.sender in {me, owner}:
+async def _erasable(ctx: Context[Any], digest: bytes) -> Erasable:
+    recorder = ctx._node.recorder
+    recorder.flush()
+    return await asyncio.to_thread(lambda: find_erasable(recorder.log.about(digest), digest))
+
+
+def _require_may_erase(ctx: Context[Any], known: Known) -> None:
+    me = ctx._voice.identity.id
+    if me in known.parties and ctx.sender in {me, known.owner}:
         return
-    if me not in parties or ctx.sender not in parties:
+    if me not in known.parties or ctx.sender not in known.parties:
         raise Denied("denied.redaction", CODES["denied.redaction"])
     handlers = ctx._voice.handlers
     if handlers is None or handlers.erasure != "parties":
