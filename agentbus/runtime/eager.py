@@ -2,6 +2,8 @@
 
 Rule 1: a handler has a context of its own, whatever it sets in there: the next one in the same task does not see it.
 Rule 2: from its first wait on a handler has its task for itself, so to cancel the task is to cancel the handler alone.
+Rule 3: all that are added in one step of the loop begin in the next, or, where one before them waits, in the one after
+that: nobody is begun one by one, a step each, behind those that wait.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Row(Generic[T]):
     ) -> None:
         self._run, self._spawn = run, spawn
         self._waiting: deque[T] = deque()
-        self._scheduled = False
+        self._coming = 0  # tasks that have not begun
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -39,7 +41,7 @@ class Row(Generic[T]):
     def add(self, thing: T) -> None:
         """Begin in the next step of the loop, after those that were added before."""
         self._waiting.append(thing)
-        if not self._scheduled:
+        if not self._coming:
             self._another()
 
     def remove(self, thing: T) -> None:
@@ -48,24 +50,31 @@ class Row(Generic[T]):
             self._waiting.remove(thing)
 
     def _another(self) -> None:
-        """A task for what waits. Once its first step is over, what waits then needs yet another."""
-        self._scheduled = bool(self._waiting)
-        if self._waiting:
-            self._spawn(self._work())
-            asyncio.get_running_loop().call_soon(self._another)
+        self._coming += 1
+        self._spawn(self._work())
+
+    def _alone(self) -> None:
+        """Those behind the handler that runs now share its task no more, and who waits is seldom alone: each gets a task
+        of its own. The price is one that finds nothing left to do."""
+        while self._coming < len(self._waiting):
+            self._another()
 
     async def _work(self) -> None:
+        self._coming -= 1
         task = asyncio.current_task()
         assert task is not None
-        while self._waiting:
-            waited = await _within(copy_context(), self._run(self._waiting.popleft(), task))
-            if waited or task.cancelling():
-                return
+        try:
+            while self._waiting:
+                waited = await _within(copy_context(), self._run(self._waiting.popleft(), task), self._alone)
+                if waited or task.cancelling():
+                    return
+        finally:
+            self._alone()  # an error, or a cancel of its own: those behind it begin all the same
 
 
 @types.coroutine
-def _within(context: Context, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
-    """Drive a coroutine inside ``context``; whether it waited for anything."""
+def _within(context: Context, work: Coroutine[Any, Any, None], alone: Callable[[], None]) -> Generator[Any, Any, bool]:
+    """Drive a coroutine inside ``context``; whether it waited for anything. ``alone`` is called before it first does."""
     waited = False
     step, value = work.send, None
     while True:
@@ -73,7 +82,9 @@ def _within(context: Context, work: Coroutine[Any, Any, None]) -> Generator[Any,
             wanted = context.run(step, value)
         except StopIteration:
             return waited
-        waited = True
+        if not waited:
+            waited = True
+            alone()
         try:
             value = yield wanted
             step = work.send

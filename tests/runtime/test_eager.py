@@ -60,6 +60,24 @@ async def test_one_that_waits_holds_up_nobody_and_has_its_task_for_itself() -> N
     assert order == list(range(9, -1, -1)) and len(tasks) == 10
 
 
+async def test_those_that_wait_all_begin_in_the_second_step() -> None:
+    """One a step would be a queue: whoever comes last waits for as many steps as others came before it."""
+    begun: list[int] = []
+
+    async def run(n: int, task: asyncio.Task[Any]) -> None:
+        begun.append(n)
+        await asyncio.sleep(0)
+
+    many, tasks = row(run)
+    for n in range(100):
+        many.add(n)
+    await asyncio.sleep(0)  # the first step: the first of them waits
+    await asyncio.sleep(0)
+    assert begun == list(range(100))
+    await settle(tasks)
+    assert len(tasks) == 100
+
+
 async def test_to_cancel_one_is_to_cancel_it_alone() -> None:
     begun: dict[int, asyncio.Task[Any]] = {}
     ended = []
