@@ -54,8 +54,8 @@ class Row(Generic[T]):
         self._spawn(self._work())
 
     def _alone(self) -> None:
-        """Those behind the handler that runs now share its task no more, and who waits is seldom alone: each gets a task
-        of its own. The price is one that finds nothing left to do."""
+        """Those behind the handler that runs now share its task no more, and who waits is seldom alone: each gets a
+        task of its own. The price is one that finds nothing left to do."""
         while self._coming < len(self._waiting):
             self._another()
 
@@ -74,7 +74,7 @@ class Row(Generic[T]):
 
 @types.coroutine
 def _within(context: Context, work: Coroutine[Any, Any, None], alone: Callable[[], None]) -> Generator[Any, Any, bool]:
-    """Drive a coroutine inside ``context``; whether it waited for anything. ``alone`` is called before it first does."""
+    """Drive a coroutine inside ``context``; whether it waited. ``alone`` is called before its first wait."""
     waited = False
     step, value = work.send, None
     while True:

@@ -136,7 +136,7 @@ class Inbound:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._take_turns)
             self._judge([(connection, frame, take)])
-        elif len(self._fresh) < AT_ONCE and not self._turns.waiting:
+        elif len(self._fresh) < AT_ONCE and not self._turns.waiting and not self._crowd:
             self._fresh.append((connection, frame, take))
         elif not self._turns.push(key, (connection, frame, take), len(frame)):
             now = self._clock.now()

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from agentbus import Agent, Context
 from agentbus.errors import Malformed
 from agentbus.runtime import inbound as inbound_module
-from agentbus.runtime.turns import FEW, FIXED, FLOOD, FRAMES, QUANTUM, Turns
+from agentbus.runtime.turns import FEW, FIXED, FLOOD, FRAMES, QUANTUM, SOME, Turns
 
 KEYS = st.sampled_from(["a", "b", "c"])
 
@@ -95,14 +95,28 @@ def test_in_a_crowd_a_flood_has_few_in_each_step_and_alone_it_has_all() -> None:
     for _ in range(FRAMES):
         turns.push("flood", "flood", 500)
     assert turns.step(64, crowd=False) == ["flood"] * 64
-    for _ in range(10):
+    for _ in range(SOME):
         turns.push("quiet", "quiet", 500)
     step = turns.step(64, crowd=True)
-    assert step.count("flood") == FEW and step.count("quiet") == 10
+    assert step.count("flood") == FEW and step.count("quiet") == SOME
     assert turns.step(64, crowd=True) == ["flood"] * FEW
     while turns.waiting > FLOOD:
         turns.step(64, crowd=True)
-    assert len(turns.step(64, crowd=True)) == 64, "what is left is no more than anybody may have under way"
+    assert len(turns.step(64, crowd=True)) == SOME, "what is left is no more than anybody may have under way"
+    assert len(turns.step(64, crowd=False)) == 64
+
+
+def test_in_a_crowd_nobody_makes_a_step_long_for_the_others() -> None:
+    """A peer with much under way, honest or not: who asks for one thing waits for a few of its frames, and no more."""
+    turns: Turns[str] = Turns()
+    for _ in range(FLOOD):
+        turns.push("busy", "busy", 500)
+    turns.push("quiet", "quiet", 500)
+    assert sorted(turns.step(64, crowd=True)) == ["busy"] * SOME + ["quiet"]
+    for key in "abcdefghijkl":
+        for _ in range(SOME):
+            turns.push(key, key, 500)
+    assert len(turns.step(64, crowd=True)) == 64, "many peers fill a step together"
 
 
 def test_a_key_that_was_served_leaves_nothing_behind() -> None:
