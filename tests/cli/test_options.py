@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from agentbus.cli.log.group import VERBS
+from agentbus.cli.log.options import find_directory
+from agentbus.cli.main import cli
 from agentbus.cli.pin import pinned_root, root_key
 from agentbus.cli.when import instant
 from agentbus.errors import ConfigError
@@ -34,3 +40,60 @@ def test_a_root_is_a_thumbprint_a_pin_or_a_bus_url_for_every_command() -> None:
         with pytest.raises(ConfigError) as caught:
             pinned_root(given)
         assert caught.value.code == "config.no_root"
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Makes folders below an account's home, in which there is nothing yet."""
+    monkeypatch.setenv("AGENTBUS_HOME", str(tmp_path / "home"))
+
+    def make(folder: str) -> Path:
+        (tmp_path / folder).mkdir(parents=True)
+        if folder.endswith("directory"):
+            (tmp_path / folder / "directory.sqlite").touch()
+        return tmp_path / folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "home/directory/directory",  # `up` without --data
+        "export/directory",  # beside the logs, as in an export
+        "export/directory/directory",
+        "directory/directory",  # data beside the folder of the logs
+    ],
+)
+def test_the_directorys_log_is_found_where_it_is_put(where: str, layout: Callable[[str], Path]) -> None:
+    logs, there = [layout("export/planner"), layout("export/shop")], layout(where)
+    assert find_directory(logs) == there and find_directory(logs[:1]) == there
+
+
+def test_a_nearer_directory_comes_first_and_of_two_none_is_chosen(layout: Callable[[str], Path]) -> None:
+    log, other = layout("here/logs/planner"), layout("there/logs/shop")
+    layout("home/directory")
+    near = layout("here/directory")
+    assert find_directory([log]) == near and find_directory([log, other]) == near
+    layout("there/directory")
+    with pytest.raises(ConfigError) as caught:
+        find_directory([log, other])
+    assert caught.value.code == "config.directory"
+
+
+def test_a_log_does_not_choose_the_directory_it_is_judged_against(layout: Callable[[str], Path]) -> None:
+    """A node keeps the directory's log beside its own, and could keep a revocation out of it."""
+    log = layout("logs/planner")
+    (log / "directory.sqlite").touch()
+    with pytest.raises(ConfigError) as caught:
+        find_directory([log])
+    assert caught.value.code == "config.directory"
+
+
+@pytest.mark.parametrize("verb", [name for name in VERBS if name not in ("epoch", "redact", "check-proof")])
+def test_every_verb_that_judges_a_log_looks_for_the_directory(
+    verb: str, layout: Callable[[str], Path], tmp_path: Path
+) -> None:
+    more = {"prove": ["0"], "replay": ["nothing:nobody"], "export": ["--out", str(tmp_path / "out")]}
+    done = CliRunner().invoke(cli, ["log", verb, str(layout("logs/planner")), *more.get(verb, [])])
+    assert isinstance(done.exception, ConfigError) and done.exception.code == "config.directory"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from agentbus.cli.log.options import FOLDER
+from agentbus.cli.log.options import FOLDER, directory_option
 from agentbus.cli.log.verify import progress_bar
 from agentbus.cli.output import json_option, say
 from agentbus.cli.pin import pinned_root, root_option
@@ -17,7 +17,6 @@ from agentbus.errors import ConfigError
 
 CODES: Final = {
     "config.comparator": "--compare names MODULE:FUNCTION: (recorded body, new body, message type) → same or not.",
-    "config.directory": "A log is verified against the directory's log: name its folder.",
 }
 
 
@@ -32,14 +31,12 @@ CODES: Final = {
               help="As fast as it goes, with the recorded pauses, or N times as fast.")  # fmt: skip
 @click.option("--compare", default=None, metavar="MODULE:FUNCTION", help="Decides what means the same (live, shadow).")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Write JUnit XML here.")
-@click.option(
-    "--directory", default=None, type=FOLDER, help="The directory's log of key events; else `directory` beside DIR."
-)
+@directory_option
 @root_option
 @json_option
 def replay(
     path: Path, target: str, mode: Any, timing: str, compare: str | None, junit: Path | None,
-    directory: Path | None, root: str | None, as_json: bool,
+    directory: Path, root: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Deliver what an agent took once more, and compare.
 
@@ -50,13 +47,13 @@ def replay(
     from agentbus.replay import replay as run
     from agentbus.replay.guard import isolate
 
-    pinned, events = pinned_root(root), _directory(path, directory)
+    pinned = pinned_root(root)
     isolated = mode != "live" and isolate()
     agent = load_agent(target)
     comparator = _function(compare) if compare is not None else None
     with progress_bar("replaying") as progress:
         report = run(
-            path, agent, directory=events, root=pinned, mode=mode, timing=timing, compare=comparator,
+            path, agent, directory=directory, root=pinned, mode=mode, timing=timing, compare=comparator,
             isolated=isolated, progress=progress,
         )  # fmt: skip
     if junit is not None:
@@ -64,18 +61,6 @@ def replay(
     say({**report.as_dict(), "root": pinned}, "\n".join(report.lines()), as_json=as_json)
     if not report.ok:
         raise click.exceptions.Exit(1)
-
-
-def _directory(log: Path, given: Path | None) -> Path:
-    """The directory's folder: the option, else the one beside the log.
-
-    Raises:
-        ConfigError: ``config.directory``.
-    """
-    found = given or log.resolve().parent / "directory"
-    if given is None and not (found / "directory.sqlite").is_file():
-        raise ConfigError("config.directory", f"{found} holds no directory.sqlite; name the folder with --directory")
-    return found
 
 
 def _function(target: str) -> Any:
