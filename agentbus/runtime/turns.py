@@ -22,7 +22,7 @@ BYTES: Final = 32 * 1024 * 1024  # of one key
 QUANTUM: Final = 8 * 1024  # bytes' worth of work in one turn: a dozen small frames, or one large one
 FLOOD: Final = 512  # frames of one key that wait: more than an honest node has under way to one peer as a rule
 FEW: Final = 1  # frame of such a key that is judged in one step, while others speak
-SOME: Final = 8  # frames of any other key, while others speak: 3 ms at most that everybody waits for
+SOME: Final = 16  # frames of any other key, while others speak: 5 ms at most that everybody waits for
 FIXED: Final = 512  # bytes' worth that every frame costs, whatever its length
 
 T = TypeVar("T")
