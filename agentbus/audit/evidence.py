@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentbus.audit.files import read_events, read_notes
-from agentbus.audit.message import Message, judged_after, messages_of, refusals_of
+from agentbus.audit.following import Followed
+from agentbus.audit.message import Message, messages_of, refusals_of
 from agentbus.audit.workers import WORTH, Progress, Workers, processors
 from agentbus.connect import find_url
 from agentbus.delegation.statements import Instance
@@ -24,7 +25,7 @@ from agentbus.log.part import Part
 from agentbus.log.read import LogFolder, look, read_log, require_log
 from agentbus.log.reconcile import Reconciliation, joined, reconcile_logs
 from agentbus.log.report import Report, Verdict, merge
-from agentbus.log.scanning import Unit, extents_of
+from agentbus.log.scanning import Unit
 from agentbus.log.sweep import statement_blobs
 from agentbus.log.verify import Verification
 from agentbus.log.witness import Notes
@@ -234,23 +235,17 @@ class Evidence:
             NotVerified: :meth:`verify` did not run.
         """
         wanted = self.filter(**filters)
-        seen = {name: log.size for name, log in self._verified().items()}
-        looked: dict[str, list[int]] = {}
+        followed = [Followed(name, log) for name, log in self._verified().items()]
         while True:
             grown = False
-            for path in self._paths:
-                name, now = self._name(path), extents_of(path)
-                if looked.get(name) == now:
-                    continue
-                looked[name], log = now, read_log(path)
-                if log.size <= seen[name]:
+            for one in followed:
+                if not one.look():
                     continue
                 grown = True
                 self._look_up()
-                for message, problem in judged_after(name, log, self._history, seen[name]):
+                for message, problem in one.news(self._history):
                     if wanted.wants(message):
                         yield message, problem
-                seen[name] = log.size
             if not grown:
                 wait()
 

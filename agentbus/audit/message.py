@@ -13,11 +13,8 @@ from agentbus.errors import AgentBusError
 from agentbus.log.boxes import NO_BOX
 from agentbus.log.entry import ACCEPTED, Refused, Sent
 from agentbus.log.entry import Message as LoggedMessage
-from agentbus.log.history import History, Statements
-from agentbus.log.judge import Judge
 from agentbus.log.read import LogFolder
 from agentbus.log.scanning import Unit
-from agentbus.log.sweep import statement_blobs
 from agentbus.wire.header import OPENING, Header, Kind
 from agentbus.wire.ids import PrincipalId, b64, parse_id
 
@@ -122,17 +119,7 @@ class Message:
 
 def messages_of(name: str, log: LogFolder, unit: Unit | None = None) -> Iterator[Message]:
     """The messages of a log, or of one part, in the order they were logged; what cannot be read is left out."""
-    return (_message(name, log, entry, header) for entry, header in log.messages(unit))
-
-
-def judged_after(name: str, log: LogFolder, history: History, start: int) -> Iterator[tuple[Message, str]]:
-    """The messages from entry ``start`` on, each with what is wrong with it."""
-    judge = Judge(log, history, Statements(statement_blobs(log), history))
-    for entry, header in log.messages(start=start):
-        judge.begin()
-        judge.message(entry, header, leaf_hash(entry.header))
-        problems = [text for tally in judge.take().values() for text in tally.verdict().problems]
-        yield _message(name, log, entry, header), "; ".join(problems)
+    return (message_of(name, log, entry, header) for entry, header in log.messages(unit))
 
 
 def refusals_of(name: str, log: LogFolder) -> Iterator[dict[str, Any]]:
@@ -149,7 +136,8 @@ def refusals_of(name: str, log: LogFolder) -> Iterator[dict[str, Any]]:
             }
 
 
-def _message(name: str, log: LogFolder, entry: LoggedMessage, header: Header) -> Message:
+def message_of(name: str, log: LogFolder, entry: LoggedMessage, header: Header) -> Message:
+    """One message, with its chain and body read from beside it."""
     chain = log.blob(entry.chain)
     box = log.box(entry.body) if entry.body is not None else NO_BOX
     authority: Authority | None = None

@@ -78,6 +78,10 @@ class Statements:
         self._by_digest: dict[bytes, Instance] = {}
         self._by_instance: dict[tuple[str, bytes], Instance] = {}
         self._by_key: dict[bytes, list[bytes]] = {}
+        self.add(blobs)
+
+    def add(self, blobs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take what else was found, each with its digest; what is no good statement is left out."""
         for digest, data in blobs:
             self._add(digest, data)
 

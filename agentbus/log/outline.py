@@ -11,7 +11,7 @@ from agentbus.errors import Malformed
 from agentbus.log.decoding import decode_entry, kind_of
 from agentbus.log.entry import EntryKind, PeerCheckpoint
 from agentbus.log.records import Record, entry_segment
-from agentbus.log.scanning import Place, Unit, hop, scan_file
+from agentbus.log.scanning import Place, Unit, hop, record_end, scan_file
 from agentbus.log.tiles import WIDTH
 
 UNIT: Final = 32 * WIDTH
@@ -32,24 +32,39 @@ class Outline(NamedTuple):
     entries: int
     units: list[Unit]
     notes: list[Note]
+    extents: list[int]  # how far each segment was read
+    whole: bool  # the last segment was read to a record's end
 
 
-def outline_of(folder: Path, extents: Sequence[int]) -> Outline:
-    """The entries up to these extents, found by hopping from length to length."""
-    starts: list[Place] = []
-    notes: list[Note] = []
-    position = 0
-    for number, extent in enumerate(extents):
+NOTHING: Final = Outline(0, [], [], [], True)
+
+
+def outline_of(folder: Path, extents: Sequence[int], before: Outline = NOTHING) -> Outline:
+    """The entries up to these extents, found by hopping from length to length.
+
+    Args:
+        folder: The log's.
+        extents: How far each segment is read.
+        before: What was found up to where these segments went before.
+    """
+    starts = [unit.place for unit in before.units]
+    notes = list(before.notes)
+    position, whole = before.entries, before.whole
+    for number, extent in list(enumerate(extents))[max(len(before.extents) - 1, 0) :]:
         path = folder / entry_segment(number)
+        start = before.extents[number] if number < len(before.extents) else 0
         with path.open("rb") as file:
-            for offset, head in hop(file, extent):
+            offset = -1
+            for offset, head in hop(file, extent, start):
                 if position % UNIT == 0:
                     starts.append(Place(number, offset))
                 if kind_of(head) == EntryKind.PEER_CHECKPOINT:
                     notes += _note(path, offset, extent, position)
                 position += 1
+            if offset >= 0:
+                whole = record_end(file, offset) == extent
     units = [Unit(place, at * UNIT, min(UNIT, position - at * UNIT)) for at, place in enumerate(starts)]
-    return Outline(position, units, notes)
+    return Outline(position, units, notes, list(extents), whole)
 
 
 def _note(path: Path, offset: int, extent: int, position: int) -> list[Note]:

@@ -26,7 +26,7 @@ from agentbus.log.checkpoint import read_checkpoint
 from agentbus.log.decoding import decode_entry
 from agentbus.log.entry import Entry, Message, Received, Sent
 from agentbus.log.index import Damage, Index, Piece, index_blobs, index_boxes
-from agentbus.log.outline import UNIT, Note, Outline, outline_of
+from agentbus.log.outline import NOTHING, UNIT, Note, Outline, outline_of
 from agentbus.log.records import HEAD, Bad, Record, blob_segment, box_segment, entry_segment
 from agentbus.log.scanning import (
     Place,
@@ -87,14 +87,17 @@ def look(folder: Path) -> Look:
 class LogFolder:
     """What a folder holds. Make one with :func:`read_log`. It can be pickled, so that several processes read it."""
 
-    def __init__(self, folder: Path, early: Look | None = None) -> None:
+    def __init__(self, folder: Path, early: Look | None = None, before: LogFolder | None = None) -> None:
         early = early or look(folder)
         self.folder = folder
+        self.born = (folder / entry_segment(0)).stat().st_ino
+        """What another log in the same place does not have."""
         self.note = early.note
         self._gaps: list[Damage] = []
         self._cut: list[Damage] = []  # an entry at the very end that is only half there
         self._extents = [path.stat().st_size for path in self._segments(entry_segment)]
         self._early = early.extents
+        self._before = before if before is not None and self._continues(before) else None
         self._leave_unfinished()
         self._recent: dict[bytes, bytes] = {}
         self._outline: Outline | None = None
@@ -103,7 +106,8 @@ class LogFolder:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what can be read again, or was made for this process."""
-        return {**self.__dict__, "_recent": {}, "_outline": None, "_found": None, "_reader": None}
+        fresh: dict[str, Any] = {"_recent": {}, "_outline": None, "_found": None, "_reader": None, "_before": None}
+        return {**self.__dict__, **fresh}
 
     @property
     def said(self) -> Checkpoint | None:
@@ -246,8 +250,40 @@ class LogFolder:
     def outline(self) -> Outline:
         """How many entries there are and where, found by hopping from length to length; remembered."""
         if self._outline is None:
-            self._outline = outline_of(self.folder, self._extents)
+            before = self._before.outline() if self._before is not None else NOTHING
+            self._outline = outline_of(self.folder, self._extents, before)
         return self._outline
+
+    # ── reading on ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def grown(self) -> LogFolder:
+        """This log as it is now; only what was written since is read.
+
+        It is read from its beginning where it is not this one that goes on: it has become shorter, or there is damage
+        in what was read, which is looked at again rather than passed on.
+        """
+        now = LogFolder(self.folder, before=self)
+        if now._before is not None:
+            now._read_on(now._before)
+        return now
+
+    def _continues(self, before: LogFolder) -> bool:
+        """Whether this is the log of ``before``, at least as long, and nothing was found wrong with what that read."""
+        was, now = before._extents, self._extents
+        if self.born != before.born or before.damage or not before.outline().whole or len(now) < len(was):
+            return False
+        return was[:-1] == now[: len(was) - 1] and was[-1] <= now[len(was) - 1]
+
+    def _read_on(self, before: LogFolder) -> None:
+        """Count and index what is new, and let go of what that began with."""
+        indexes = []
+        self.outline()
+        for index, blobs in zip(before._indexes, (True, False), strict=True):
+            parts = [part for part in self.to_index() if part.blobs is blobs]
+            behind = [(part, index.end(part.number)) for part in parts[index.last :]]
+            indexes.append(index.grown(self.index(part, start) for part, start in behind))
+        self._found = indexes[0], indexes[1]
+        self._recent, self._before = dict(before._recent), None
 
     # ── blobs and boxes ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -294,7 +330,7 @@ class LogFolder:
 
     @property
     def pieces(self) -> list[Piece]:
-        """The index of each segment, in the order of :meth:`to_index`."""
+        """The index of each segment, in the order of :meth:`to_index`; of a log that was read on, perhaps several."""
         return [piece for index in self._indexes for piece in index.pieces]
 
     @property
@@ -313,11 +349,11 @@ class LogFolder:
             found += [Indexed(blobs, number, number == count - 1) for number in range(count)]
         return found
 
-    def index(self, part: Indexed) -> Piece:
-        """The index of one segment."""
+    def index(self, part: Indexed, start: int = 0) -> Piece:
+        """The index of one segment, from where a record of it begins."""
         if part.blobs:
-            return index_blobs(self.folder / blob_segment(part.number), part.number, part.last)
-        return index_boxes(self.folder / box_segment(part.number), part.number, part.last)
+            return index_blobs(self.folder / blob_segment(part.number), part.number, part.last, start)
+        return index_boxes(self.folder / box_segment(part.number), part.number, part.last, start)
 
     def adopt(self, found: Iterable[tuple[Indexed, Piece]]) -> None:
         """Use the index that others made of the parts that :meth:`to_index` named."""
@@ -327,8 +363,11 @@ class LogFolder:
 
     def _leave_unfinished(self) -> None:
         """End before an entry that is only half there, unless the checkpoint covers it."""
-        before = without_unfinished(self.folder, self._extents)
-        if before == self._extents or count_entries(self.folder, before) < (self.said.size if self.said else 0):
+        known = self._before.outline() if self._before is not None else NOTHING
+        before = without_unfinished(self.folder, self._extents, known.extents)
+        if before == self._extents:
+            return
+        if outline_of(self.folder, before, known).entries < (self.said.size if self.said else 0):
             return
         missing = f"{self._extents[-1] - before[-1]} bytes of an entry that is not whole"
         self._cut.append(Damage(entry_segment(len(before) - 1), before[-1], missing, torn=True))

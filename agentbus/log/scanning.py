@@ -65,14 +65,21 @@ def count_entries(folder: Path, extents: Sequence[int]) -> int:
     return sum(unit.entries for unit in units_of(folder, extents, 1 << 30))
 
 
-def without_unfinished(folder: Path, extents: Sequence[int]) -> list[int]:
-    """The extents, without a record at the very end that begins as an entry does and of which a part is missing."""
+def without_unfinished(folder: Path, extents: Sequence[int], known: Sequence[int] = ()) -> list[int]:
+    """The extents, without a record at the very end that begins as an entry does and of which a part is missing.
+
+    Args:
+        folder: The log's.
+        extents: How far each segment goes.
+        known: Where a record is known to end in each of the first segments.
+    """
     number = len(extents) - 1
-    if number < 0 or not extents[number]:
+    start = known[number] if 0 <= number < len(known) else 0
+    if number < 0 or extents[number] <= start:
         return list(extents)
     extent = extents[number]
     with (folder / entry_segment(number)).open("rb") as file:
-        last = max(offset for offset, _ in hop(file, extent))
+        last = max(offset for offset, _ in hop(file, extent, start))
         file.seek(last)
         head = file.read(min(HEAD.size, extent - last))
     length = HEAD.unpack(head)[0] if len(head) == HEAD.size else MAX_ENTRY
@@ -149,9 +156,9 @@ def scan_file(file: BinaryIO, start: int, end: int) -> Iterator[Record | Bad]:
             yield from map(Record, found.offsets, found.records)
 
 
-def hop(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
+def hop(file: BinaryIO, end: int, start: int = 0) -> Iterator[tuple[int, bytes]]:
     """Where records begin, by their lengths alone, as :func:`scan_file` counts them; each with its first bytes."""
-    at, base, data = 0, 0, b""
+    at, base, data = start, start, b""
     unpack, head = HEAD.unpack_from, HEAD.size
     peek = head + _CLAIM
     while at < end:
@@ -166,6 +173,14 @@ def hop(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
         if not 0 < length <= MAX_RECORD:
             return
         at += head + length
+
+
+def record_end(file: BinaryIO, start: int) -> int | None:
+    """Where the record ends that begins here, by its length; None where that is not there or cannot be right."""
+    file.seek(start)
+    head = file.read(HEAD.size)
+    length = HEAD.unpack(head)[0] if len(head) == HEAD.size else 0
+    return start + HEAD.size + length if 0 < length <= MAX_RECORD else None
 
 
 def whole_records(file: BinaryIO, end: int) -> int:

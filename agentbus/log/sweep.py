@@ -256,9 +256,9 @@ class Sweep:
             self._part.log_keys.setdefault(mine.log_key, entry.position)
 
 
-def statement_blobs(log: LogFolder) -> Iterator[tuple[bytes, bytes]]:
-    """The blobs that look like instance statements."""
-    for digest in log.statements:
+def statement_blobs(log: LogFolder, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    """The blobs that look like instance statements, without the first ``start`` of them."""
+    for digest in log.statements[start:]:
         data = log.blob(digest)
         if data is not None:
             yield digest, data
