@@ -21,6 +21,7 @@ from nacl.pwhash import argon2id
 from nacl.secret import SecretBox
 
 from agentbus.crypto.keys import CurveKey, SigningKey
+from agentbus.disk import sync_folder
 from agentbus.errors import AgentBusError, ConfigError, KeyFileError
 from agentbus.wire.ids import PrincipalId, b64, parse_id, unb64
 
@@ -218,12 +219,3 @@ class KeyFile:
 
 def _keys(who: PrincipalId, data: dict[str, Any]) -> Keys:
     return Keys(who, SigningKey(unb64(data["key"], 32)), CurveKey(unb64(data["curve"], 32)))
-
-
-def sync_folder(folder: Path) -> None:
-    """A rename is durable once its folder is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

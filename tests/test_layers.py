@@ -18,7 +18,7 @@ from agentbus import errors
 ROOT = Path(__file__).resolve().parents[1] / "agentbus"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "home"),
+    ("errors", "home", "disk"),
     ("wire",),
     ("crypto",),
     ("delegation",),

@@ -16,8 +16,8 @@ from agentbus.crypto.keys import SigningKey
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.keyring import Keyring
 from agentbus.directory.store import FILE, SqliteStore
+from agentbus.disk import sync_folder
 from agentbus.errors import ConfigError
-from agentbus.keyfile import sync_folder
 from agentbus.wire.ids import DOMAIN
 from agentbus.wire.limits import SECOND
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.delegation.statements import ROLES
 from agentbus.directory.core import OnlineKeys
+from agentbus.disk import sync_folder
 from agentbus.errors import AgentBusError, ConfigError, KeyFileError
-from agentbus.keyfile import sync_folder
 from agentbus.wire.ids import b64, unb64
 
 CODES: Final = {

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Final
 
 from agentbus.crypto.keys import SigningKey
+from agentbus.disk import sync_folder
 from agentbus.errors import LogError, Malformed
 from agentbus.log.checkpoint import Origin, read_checkpoint
 from agentbus.logstore.files import EVIDENCE, FileLog
-from agentbus.logstore.segments import sync_folder
 from agentbus.logstore.state import read_notes
 
 logger = logging.getLogger("agentbus.log")

@@ -27,6 +27,7 @@ from typing import Final, Literal
 
 from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.merkle import leaf_hash
+from agentbus.disk import replace_file
 from agentbus.errors import BadSignature, LogError, Malformed
 from agentbus.log.base import KeptNote
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
@@ -36,7 +37,7 @@ from agentbus.logstore.boxes import Boxes
 from agentbus.logstore.forks import keep_fork
 from agentbus.logstore.memory import check_sizes
 from agentbus.logstore.recovery import Covered, record_at, recover
-from agentbus.logstore.segments import Position, Segments, replace_file
+from agentbus.logstore.segments import Position, Segments
 from agentbus.logstore.state import StateRow
 from agentbus.logstore.tilefiles import signed_root
 from agentbus.logstore.whereabouts import Whereabouts

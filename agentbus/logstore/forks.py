@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from agentbus.disk import replace_file
 from agentbus.errors import LogError
 from agentbus.log.base import FORKS_BY, FORKS_OF, KeptNote
-from agentbus.logstore.segments import replace_file
 
 
 def keep_fork(folder: Path, kept: KeptNote, other: bytes) -> bool:

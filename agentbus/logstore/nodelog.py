@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agentbus.crypto.keys import SigningKey
-from agentbus.keyfile import sync_folder
+from agentbus.disk import sync_folder
 from agentbus.log.base import LogStore
 from agentbus.logstore.epochs import open_epoch
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentbus.crypto.merkle import leaf_hash
+from agentbus.disk import sync_folder
 from agentbus.log.decoding import kind_of
 from agentbus.log.records import BOX_HEAD, HEAD, Bad, Record, blob_segment, box_segment, entry_segment, scan
-from agentbus.logstore.segments import Position, damaged, sync_folder
+from agentbus.logstore.segments import Position, damaged
 from agentbus.logstore.tilefiles import TileFiles
 
 

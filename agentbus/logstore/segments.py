@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from agentbus.disk import sync_folder
 from agentbus.errors import LogError
 from agentbus.log.records import SEGMENT, Bad, Record, scan
 
@@ -118,33 +119,3 @@ def damaged(name: str, offset: int, reason: str) -> LogError:
     """The error about one record."""
     message = f"{name} at byte {offset}: {reason}; nothing was changed, keep the folder and open a new epoch"
     return LogError("log.damaged", message, details={"segment": name, "offset": offset})
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def read_file(path: Path) -> bytes | None:
-    """A file's bytes; None where there is none."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a whole file so that a crash leaves the old one or the new one: temp, fsync, rename, fsync folder."""
-    beside = path.with_name(path.name + ".tmp")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    beside.replace(path)
-    sync_folder(path.parent)

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentbus.crypto.merkle import empty_root, verify_consistency
+from agentbus.disk import read_file, sync_folder
 from agentbus.errors import LogError, Malformed
 from agentbus.log.tiles import ENTRIES, WIDTH, Tile, TileReader, TileTree, encode_bundle
-from agentbus.logstore.segments import damaged, read_file, sync_folder
+from agentbus.logstore.segments import damaged
 
 
 class TileFiles:
