@@ -33,6 +33,7 @@ from agentbus.log.base import KeptNote
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
 from agentbus.log.entry import EntryKind, gap
 from agentbus.log.records import blob_segment, encode_records, entry_segment
+from agentbus.logstore import breath
 from agentbus.logstore.boxes import Boxes
 from agentbus.logstore.forks import keep_fork
 from agentbus.logstore.memory import check_sizes
@@ -378,10 +379,10 @@ class FileLog:
     def _extend(self, end: Position) -> None:
         """Move the tree to ``end``, over what the disk holds."""
         with self._fatal():
-            entries: list[bytes] = []
-            for _, record in self._entries.read(self._read_to, end):
-                entries.append(record.data)
-            self._tiles.extend([leaf_hash(data) for data in entries], entries)
+            records = self._entries.read(self._read_to, end)
+            while entries := [record.data for _, record in islice(records, breath.GROUP)]:
+                self._tiles.extend([leaf_hash(data) for data in entries], entries)
+                breath.take()
         self._read_to = end
 
     def _check_published(self, covered: Covered) -> bytes | None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from agentbus.crypto.box import box_name, close_box, open_box
 from agentbus.crypto.keys import SigningKey
-from agentbus.crypto.merkle import Frontier, leaf_hash, root_of
+from agentbus.crypto.merkle import Tree, leaf_hash
 from agentbus.errors import LogError
 from agentbus.log.base import FORKS_BY, FORKS_OF, KeptNote
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
 from agentbus.log.entry import MAX_ENTRY
 from agentbus.log.redact import message_of
+from agentbus.logstore import breath
 
 CODES: Final = {
     "log.closed": "The log was closed, or stopped after an error; open it again.",
@@ -45,7 +47,8 @@ class MemoryLog:
         self._notes: dict[tuple[str, bytes], KeptNote] = {}
         self._about: dict[bytes, list[int]] = {}  # message → entries, of the first so many
         self._searched = 0
-        self._frontier = Frontier()
+        self._tree = Tree()
+        self._hashing = threading.Lock()  # the node checkpoints in a thread, and so may a handler
         self._covered = -1
         self._closed = self._rolled_back = False
 
@@ -113,25 +116,37 @@ class MemoryLog:
         """Forget a box's key."""
         return self._keys.pop(name, None) is not None
 
-    def _root(self) -> bytes:
-        for at in range(self._frontier.size, len(self._entries)):
-            self._frontier.append(leaf_hash(self._entries[at]))
-        return self._frontier.root()
+    def _hash(self, size: int) -> None:
+        """Have at least ``size`` entries in the tree."""
+        while True:
+            with self._hashing:
+                at = len(self._tree)
+                for data in self._entries[at : min(size, at + breath.GROUP)]:
+                    self._tree.append(leaf_hash(data))
+                if len(self._tree) >= size:
+                    return
+            breath.take()
 
     def root_at(self, size: int) -> bytes | None:
         """The root over the first ``size`` entries."""
-        return root_of([leaf_hash(data) for data in self._entries[:size]]) if size <= len(self._entries) else None
+        if size > len(self._entries):
+            return None
+        self._hash(size)
+        with self._hashing:
+            return self._tree.root(size)
 
     def sync(self) -> None:
         """Memory has nothing to wait for."""
 
     def checkpoint(self) -> bytes:
         """A signed note over what is here now."""
-        if self.published is None or self._covered != len(self._entries):
-            root = self._root()
-            self._covered = self._frontier.size
-            self.published = sign_checkpoint(self.origin, self._covered, root, self._key)
-        return self.published
+        size = len(self._entries)
+        self._hash(size)
+        with self._hashing:
+            if self.published is None or size > self._covered:
+                self.published = sign_checkpoint(self.origin, size, self._tree.root(size), self._key)
+                self._covered = size
+            return self.published
 
     def keep_note(self, kept: KeptNote) -> None:
         """Remember the newest note of another log, as long as this process lives."""
