@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from agentbus.cli.naming import Naming, as_named
 from agentbus.cli.output import json_option, say
 from agentbus.cli.pin import root_key, root_option
 
@@ -208,8 +209,8 @@ def rebuild(folder: Path | None, root: str | None, as_json: bool) -> None:
     say(found, "\n".join(f"{key:12} {value}" for key, value in found.items()), as_json=as_json)
 
 
-@directory.command("key")
-@click.argument("key_id", metavar="KEY")
+@directory.command("key", cls=Naming)
+@click.argument("key_id", metavar="KEY", callback=as_named)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True), required=False)
 @click.option(
     "--at", default="0s", metavar="INSTANT", help="When it was signed: ISO 8601, or how long ago. Default: now."

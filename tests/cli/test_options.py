@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from agentbus.cli.log.group import VERBS
 from agentbus.cli.log.options import find_directory
 from agentbus.cli.main import cli
+from agentbus.cli.naming import Naming, as_named
 from agentbus.cli.pin import pinned_root, root_key
 from agentbus.cli.when import instant
-from agentbus.errors import ConfigError
+from agentbus.errors import AgentBusError, ConfigError
 from agentbus.wire.ids import b64
 
 
@@ -97,3 +101,37 @@ def test_every_verb_that_judges_a_log_looks_for_the_directory(
     more = {"prove": ["0"], "replay": ["nothing:nobody"], "export": ["--out", str(tmp_path / "out")]}
     done = CliRunner().invoke(cli, ["log", verb, str(layout("logs/planner")), *more.get(verb, [])])
     assert isinstance(done.exception, ConfigError) and done.exception.code == "config.directory"
+
+
+@pytest.mark.parametrize("name", ["-mQLPUXokfCgHAk5XPfWGWks5vUe8VA76HqnoPotuxU", "-" * 43, "A" * 43])
+def test_a_name_that_begins_with_a_dash_is_no_option(name: str) -> None:
+    """Of digests and thumbprints one in 64 does; before and behind options, and as the value of one."""
+
+    @click.command(cls=Naming)
+    @click.argument("folder")
+    @click.argument("message", callback=as_named)
+    @click.argument("more", required=False)
+    @click.option("--root")
+    @click.option("--flag", is_flag=True)
+    def take(**given: Any) -> None:
+        click.echo(json.dumps(given))
+
+    for arguments in (
+        ["x", name, "more", "--root", name, "--flag"],
+        ["--flag", "x", "--root", name, name, "more"],
+        ["--root", name, "x", "--flag", name, "more"],
+    ):
+        done = CliRunner().invoke(take, arguments)
+        assert json.loads(done.output) == {
+            "folder": "x", "message": name, "more": "more", "root": name, "flag": True,
+        }, done.output  # fmt: skip
+    assert CliRunner().invoke(take, ["x", name, "--rooot", name]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "command", ["log prove . NAME --directory .", "log redact . NAME --reason x", "directory key NAME"]
+)
+def test_commands_that_take_a_name_take_one_with_a_dash(command: str, layout: Callable[[str], Path]) -> None:
+    """They go on to what is wrong with the rest."""
+    arguments = command.replace("NAME", "-mQLPUXokfCgHAk5XPfWGWks5vUe8VA76HqnoPotuxU").split()
+    assert isinstance(CliRunner().invoke(cli, arguments).exception, AgentBusError)

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from agentbus.cli.log.options import FOLDER, directory_option
+from agentbus.cli.naming import Naming, as_named
 from agentbus.cli.output import json_option, say
 from agentbus.cli.pin import pinned_root, root_key, root_option
 
 
-@click.command()
+@click.command(cls=Naming)
 @click.argument("path", metavar="DIR", type=FOLDER)
-@click.argument("message", metavar="MESSAGE")
+@click.argument("message", metavar="MESSAGE", callback=as_named)
 @directory_option
 @root_option
 @click.option("--without-body", is_flag=True, help="Prove that it was sent and by whom, and show nothing of what.")

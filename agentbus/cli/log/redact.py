@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentbus.cli.log.options import FOLDER
+from agentbus.cli.naming import Naming, as_named
 from agentbus.cli.output import as_option, json_option, run_async, say
 
 if TYPE_CHECKING:
     from agentbus.log.entry import Message
 
 
-@click.command()
+@click.command(cls=Naming)
 @click.argument("path", metavar="DIR", type=FOLDER)
-@click.argument("message", metavar="MESSAGE")
+@click.argument("message", metavar="MESSAGE", callback=as_named)
 @click.option("--reason", required=True, metavar="CODE", help="A short code; it stays on the record for ever.")
 @click.option("--here", "here_only", is_flag=True, help="Do not ask the other party.")
 @as_option
