@@ -89,6 +89,11 @@ class Index:
         return Index(pieces)
 
 
+def piece_of(segment: int, places: Iterable[tuple[bytes, int]], end: int) -> Piece:
+    """The index of records of one segment that are known: digests and offsets."""
+    return _filled(_empty(segment), [_row(digest, offset) for digest, offset in places], end)
+
+
 def index_blobs(path: Path, number: int, last: bool, start: int = 0) -> Piece:
     """The index of one segment of blobs, each of which is hashed.
 

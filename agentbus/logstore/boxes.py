@@ -2,6 +2,7 @@
 
 Rule 1: a key is written before its box, and a box before the entry that names it.
 Rule 2: erasing writes zeros over the key in place and returns when the disk has them. The box stays and opens no more.
+Rule 3: a node that only writes keeps nothing of what it wrote; once one box was looked for, 16 bytes of each.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Final
 
 from agentbus.crypto.box import ERASED, KEY, box_name, close_box, open_box
 from agentbus.errors import LogError
+from agentbus.log.index import Index, index_boxes
 from agentbus.log.records import BOX_HEAD, KEYS, box_segment, encode_records
 from agentbus.logstore.recovery import record_at
-from agentbus.logstore.segments import Position, Segments
+from agentbus.logstore.segments import Position, Segments, damaged
 
 _POOL: Final = 64  # keys drawn at once
 
@@ -35,8 +37,7 @@ class Boxes:
         self._slots = -(-os.fstat(self._keys).st_size // KEY)  # a torn key at the end belongs to no box
         self._pending: dict[bytes, tuple[bytes, bytes]] = {}  # name → box, key
         self._pool: list[bytes] = []
-        self._places: dict[bytes, tuple[Position, int]] = {}
-        self._placed = Position(0, 0)  # how far they go: a node that only writes never looks for any
+        self._index = Index([])
         self._looking = threading.Lock()  # held while they grow; never waited for by who writes
         self.pending_bytes = 0
 
@@ -137,12 +138,19 @@ class Boxes:
     def _find(self, name: bytes) -> tuple[Position, int] | None:
         """Where a written box is, and the slot of its key."""
         with self._looking:
-            end = self._segments.end
-            for segment, record in self._segments.read(self._placed, end):
-                found, slot = BOX_HEAD.unpack_from(record.data)
-                self._places.setdefault(found, (Position(segment, record.offset), slot))
-            self._placed = end
-            return self._places.get(name)
+            last = self._segments.end.segment
+            for number in range(self._index.last, last + 1):
+                piece = index_boxes(self._folder / box_segment(number), number, number == last, self._index.end(number))
+                if piece.damage:
+                    raise damaged(*piece.damage[0][:3])
+                if piece.digests:
+                    self._index = self._index.grown([piece])
+            for place in self._index.places(name):
+                data = record_at(self._folder, box_segment(place.segment), Position(*place))
+                found, slot = BOX_HEAD.unpack_from(data)
+                if found == name:
+                    return Position(*place), slot
+            return None
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

@@ -32,12 +32,13 @@ from agentbus.errors import BadSignature, LogError, Malformed
 from agentbus.log.base import KeptNote
 from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
 from agentbus.log.entry import EntryKind, gap
-from agentbus.log.records import blob_segment, encode_records, entry_segment
+from agentbus.log.records import encode_records, entry_segment
 from agentbus.logstore import breath
+from agentbus.logstore.blobs import Blobs
 from agentbus.logstore.boxes import Boxes
 from agentbus.logstore.forks import keep_fork
 from agentbus.logstore.memory import check_sizes
-from agentbus.logstore.recovery import Covered, record_at, recover
+from agentbus.logstore.recovery import Covered, recover
 from agentbus.logstore.segments import Position, Segments
 from agentbus.logstore.state import StateRow
 from agentbus.logstore.tilefiles import signed_root
@@ -80,15 +81,12 @@ class FileLog:
             self._state.close()
             raise
         self._tiles, self._read_to = found.tiles, covered.entries
-        self._places = found.places
         self._entries = Segments(folder, entry_segment, found.entries)
         self._whereabouts = Whereabouts(folder, self._entries)
-        self._blobs = Segments(folder, blob_segment, found.blobs)
+        self._blobs = Blobs(folder, found.blobs, found.known)
         self._boxes = Boxes(folder, found.boxes)
         self._covered = covered
         self._size = found.size
-        self._pending: dict[bytes, bytes] = {}
-        self._pending_bytes = 0
         self._failed = ""  # why nothing more is taken
         self._closed = False
         self._writing = threading.Lock()  # held for one write
@@ -187,12 +185,11 @@ class FileLog:
     def put_blob(self, data: bytes) -> bytes:
         """Keep ``data`` under its SHA-256; it is on the record when the next ``append`` or ``sync`` returns."""
         digest = hashlib.sha256(data).digest()
-        if digest in self._places or digest in self._pending:
+        if self._blobs.has(digest):
             return digest
         with self._writing:
             self._require_open()
-            self._pending[digest] = data
-            self._pending_bytes += len(data)
+            self._blobs.put(digest, data)
             self._write_much()
         return digest
 
@@ -253,22 +250,14 @@ class FileLog:
         return ends
 
     def _write_much(self) -> None:
-        if self._pending_bytes + self._boxes.pending_bytes > _PENDING:
+        if self._blobs.pending_bytes + self._boxes.pending_bytes > _PENDING:
             with self._fatal():
                 self._write_pending()
 
     def _write_pending(self) -> None:
         """Write the boxes and blobs that wait, in one piece each; an entry that names one is written after it."""
         self._boxes.write()
-        if not self._pending:
-            return
-        start = self._blobs.write(encode_records(digest + data for digest, data in self._pending.items()))
-        offset = start.offset
-        for digest, data in self._pending.items():
-            self._places[digest] = Position(start.segment, offset)
-            offset += 8 + 32 + len(data)
-        self._pending = {}
-        self._pending_bytes = 0
+        self._blobs.write()
 
     def _fatal(self) -> _Fatal:
         return _Fatal(self)
@@ -287,16 +276,7 @@ class FileLog:
         Raises:
             LogError: ``log.damaged`` when the disk gives back another one.
         """
-        waiting = self._pending.get(digest)
-        if waiting is not None:
-            return waiting
-        place = self._places.get(digest)
-        if place is None:
-            return None
-        data = record_at(self.folder, blob_segment(place.segment), place)[32:]
-        if hashlib.sha256(data).digest() != digest:
-            raise LogError("log.damaged", f"{blob_segment(place.segment)} at byte {place.offset}: another blob")
-        return data
+        return self._blobs.get(digest)
 
     def box(self, name: bytes) -> bytes | None:
         """What a box holds; None where there is none, or its key was destroyed.

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.disk import sync_folder
 from agentbus.log.decoding import kind_of
+from agentbus.log.index import Index, Piece, piece_of
 from agentbus.log.records import BOX_HEAD, HEAD, Bad, Record, blob_segment, box_segment, entry_segment, scan
 from agentbus.logstore.segments import Position, damaged
 from agentbus.logstore.tilefiles import TileFiles
@@ -41,7 +42,7 @@ class Found(NamedTuple):
     entries: Position
     blobs: Position
     boxes: Position
-    places: dict[bytes, Position]  # where each blob's record begins
+    known: Index  # where the blobs are
     cut: int  # bytes that were cut
 
 
@@ -51,13 +52,7 @@ def recover(folder: Path, covered: Covered) -> Found:
     Raises:
         LogError: ``log.damaged``, naming the record or tile; ``log.write``.
     """
-    entries = _Entries(folder, covered)
-    places: dict[bytes, Position] = {}
-
-    def blob(place: Position, record: Record) -> None:
-        if hashlib.sha256(record.data[32:]).digest() != record.data[:32]:
-            raise damaged(blob_segment(place.segment), place.offset, "a blob is not the one of its digest")
-        places.setdefault(record.data[:32], place)
+    entries, blobs = _Entries(folder, covered), _Blobs()
 
     def box(place: Position, record: Record) -> None:
         if hashlib.sha256(record.data[BOX_HEAD.size :]).digest() != record.data[:32]:
@@ -65,10 +60,11 @@ def recover(folder: Path, covered: Covered) -> Found:
 
     entries_end, entries_cut = _read(folder, entry_segment, covered.entries, entries.take, entries.pause)
     entries.finish(entries_end)
-    blobs_end, blobs_cut = _read(folder, blob_segment, covered.blobs, blob)
+    blobs_end, blobs_cut = _read(folder, blob_segment, covered.blobs, blobs.take, blobs.pause)
     boxes_end, boxes_cut = _read(folder, box_segment, covered.boxes, box)
     cut = entries_cut + blobs_cut + boxes_cut
-    return Found(entries.size, entries.last, entries.tiles, entries_end, blobs_end, boxes_end, places, cut)
+    index = Index(blobs.pieces)
+    return Found(entries.size, entries.last, entries.tiles, entries_end, blobs_end, boxes_end, index, cut)
 
 
 class _Entries:
@@ -103,6 +99,23 @@ class _Entries:
         if self.tiles.tree.root() != self._covered.root:
             raise damaged(entry_segment(0), 0, f"the root of the first {size} entries is not the one signed")
         self.tiles.check(last=True)
+
+
+class _Blobs:
+    """Takes blobs in order, and indexes one segment after the other."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self._places: list[tuple[bytes, int]] = []
+
+    def take(self, place: Position, record: Record) -> None:
+        if hashlib.sha256(record.data[32:]).digest() != record.data[:32]:
+            raise damaged(blob_segment(place.segment), place.offset, "a blob is not the one of its digest")
+        self._places.append((record.data[:8], place.offset))
+
+    def pause(self) -> None:
+        self.pieces.append(piece_of(len(self.pieces), self._places, 0))
+        self._places = []
 
 
 def _read(
