@@ -3,7 +3,9 @@
 Rule 1: whoever is over leaves its table at once, whatever ended it.
 Rule 2: everything is bounded: how many are open, how many one instance may be asked at once, how many one principal may
 have open here, how many are remembered. What one peer says pushes out nothing that is kept of another.
-Rule 3: when a connection breaks, what has one answer may go on over another: the same frame, the same answer, again. So
+Rule 3: what is over is forgotten once nothing that belongs to it could be accepted any more: a node that had much to do
+and rests gives its memory back.
+Rule 4: when a connection breaks, what has one answer may go on over another: the same frame, the same answer, again. So
 frames of open questions and of final answers are kept.
 """
 
@@ -19,6 +21,7 @@ from agentbus.protocol.exchange import Exchange
 from agentbus.protocol.opening import Party
 from agentbus.protocol.shares import Shares
 from agentbus.wire.header import Kind
+from agentbus.wire.limits import SECOND
 
 CODES: Final = {
     "backpressure.exchanges": "Too many exchanges are open on this node; wait for some to end.",
@@ -28,6 +31,7 @@ CODES: Final = {
 
 OPEN: Final = 100_000  # exchanges, both roles together
 OVER: Final = 8192  # exchanges that are over and still known
+SWEEP: Final = 60 * SECOND  # between two looks for what is over and past its deadline
 KEPT: Final = 64 * 1024 * 1024  # bytes of frames that may have to be sent again
 SERVED: Final = 8192  # exchanges that one principal may have open here; what four of its processes ask one instance
 UNDER_WAY: Final = 2048  # exchanges that one instance may be asked at once: half of what a peer lets wait
@@ -48,6 +52,7 @@ class Exchanges:
         self._asked: dict[bytes, Exchange] = {}  # this side opened
         self._serving: dict[bytes, Exchange] = {}  # the other side opened
         self._over: Shares[tuple[str, bytes], Exchange] = Shares(OVER)
+        self._sweep: int | None = None  # when to look through them, by the monotonic clock
         self._deadlines: list[tuple[int, int, Exchange]] = []
         self._under_way: dict[bytes, int] = {}  # by the instance that is asked
         self._served: Counter[str] = Counter()  # by the principal that asks
@@ -134,6 +139,8 @@ class Exchanges:
                 self._under_way[exchange.party.instance] = left
         for key in self._over.put(exchange.party.principal, (exchange.role, exchange.digest), exchange):
             self._kept.pop(key)
+        if self._sweep is None:
+            self._sweep = exchange.until + SWEEP
 
     def end(self, exchange: Exchange, how: str) -> bool:
         """End an exchange without a message: ``lose``, ``cancel`` or ``expire``; False when it was over already."""
@@ -150,13 +157,25 @@ class Exchanges:
             exchange = heapq.heappop(self._deadlines)[2]
             if self.end(exchange, "expire"):
                 ended.append(Ended(exchange, "expired"))
+        if self._sweep is not None and self._sweep <= mono:
+            self._forget(mono)
         return ended
+
+    def _forget(self, mono: int) -> None:
+        """Its messages have expired, too: none comes late any more, and no answer is asked for again."""
+        for key, exchange in self._over.items():
+            if exchange.until <= mono:
+                self._over.pop(key)
+                self._kept.pop(key)
+        self._sweep = mono + SWEEP if len(self._over) else None
 
     def next_deadline(self) -> int | None:
         """When :meth:`expire` has something to do, by the monotonic clock."""
         while self._deadlines and self._deadlines[0][2].done:
             heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        if not self._deadlines:
+            return self._sweep
+        return self._deadlines[0][0] if self._sweep is None else min(self._deadlines[0][0], self._sweep)
 
     # ── when a connection breaks ─────────────────────────────────────────────────────────────────────────────────
 

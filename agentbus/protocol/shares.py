@@ -51,6 +51,10 @@ class Shares(Generic[K, V]):
         holder = self._holders.get(key)
         return self._of[holder][key][1] if holder is not None else None
 
+    def items(self) -> list[tuple[K, V]]:
+        """What is kept now, by key."""
+        return [(key, value) for mine in self._of.values() for key, (_, value) in mine.items()]
+
     def pop(self, key: K) -> V | None:
         """Take a value out."""
         holder = self._holders.pop(key, None)

@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from agentbus.transport.zeromq import ZmqTransport
 from agentbus.wire.ids import everyone
 
 Figure = Callable[[str, float, str], None]
+ASKERS = 8  # one principal may publish about a thousand instances an hour
 A_DAY = 0.8  # seconds at least: a key may open four connections a second for ever, and a day opens up to three
 
 
@@ -81,6 +83,7 @@ def memory() -> float:
 async def a_day(host: DirectoryHost, identity: Identity, folder: Path, chance: random.Random) -> None:
     """One bus: asks, streams, leaves a stream half-way, is cut off in the middle, and goes."""
     bus: Bus
+    folder = folder / identity.id.name
     async with await connect_bus(host.url, identity, listen=None, folder=folder) as bus:
         for n in range(chance.randrange(5, 20)):
             assert (await bus.request("worker", Ask(n=n))).n == n
@@ -105,19 +108,20 @@ async def a_day(host: DirectoryHost, identity: Identity, folder: Path, chance: r
 
 async def soak(host: DirectoryHost, folder: Path, seconds: float, figure: Figure) -> None:
     talks: dict[str, Any] = {"may_talk_to": [everyone(host.core.domain)]}
-    serving, asking = host.enrol("worker", **talks), host.enrol("asker", **talks)
+    serving = host.enrol("worker", **talks)
+    asking = cycle([host.enrol(f"asker-{n}", **talks) for n in range(ASKERS)])
     chance = random.Random(1)
     async with (
         await connect_bus(host.url, serving, listen="tcp://127.0.0.1:*", folder=folder / "worker") as bus,
         bus.serve(agent),
     ):
         for _ in range(5):
-            await a_day(host, asking, folder / "asker", chance)
+            await a_day(host, next(asking), folder, chance)
         await asyncio.sleep(0.5)
         before, began, weight, days = held(), time.monotonic(), memory(), 0
         while time.monotonic() - began < seconds or days < 5:
             evening = asyncio.get_running_loop().time() + A_DAY
-            await a_day(host, asking, folder / "asker", chance)
+            await a_day(host, next(asking), folder, chance)
             days += 1
             await asyncio.sleep(max(0.0, evening - asyncio.get_running_loop().time()))
         deadline = time.monotonic() + 20

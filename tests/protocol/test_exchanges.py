@@ -62,6 +62,23 @@ def test_many_exchanges_of_one_peer_are_forgotten_before_anybody_elses(monkeypat
     assert exchanges._kept.weight == 10 * len(exchanges._kept)
 
 
+def test_what_is_over_is_forgotten_after_its_deadline_and_the_timer_asks_for_it() -> None:
+    exchanges = Exchanges()
+    assert exchanges.next_deadline() is None
+    early, late = answered(exchanges, QUIET, 10), answered(exchanges, QUIET, 10)
+    early.until, late.until = 1, 10 * module.SWEEP
+    exchanges._sweep = 1 + module.SWEEP  # as the first of them would have it
+    assert exchanges.next_deadline() == 1 + module.SWEEP
+    assert exchanges.expire(1) == [] and repeated(exchanges, early) is not None, "not at each look: once a minute"
+    assert exchanges.expire(1 + module.SWEEP) == []
+    assert repeated(exchanges, early) is None and repeated(exchanges, late) is not None
+    due = exchanges.next_deadline()
+    while due is not None:
+        assert exchanges.expire(due) == []
+        due = exchanges.next_deadline()
+    assert len(exchanges._over) == len(exchanges._kept) == 0 and exchanges._kept.weight == 0
+
+
 def test_one_sender_has_so_many_exchanges_open_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SERVED", 10)
     exchanges = Exchanges()
