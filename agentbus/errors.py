@@ -111,6 +111,10 @@ class Denied(AgentBusError, PermissionError):
 
     default_code = "denied"
 
+    def __str__(self) -> str:
+        allow = self.details.get("allow")
+        return f"{super().__str__()}; would allow it: {allow}" if allow else super().__str__()
+
 
 class DirectoryRefused(AgentBusError, PermissionError):
     """The directory's rules forbid this change."""

@@ -39,6 +39,7 @@ OPS: Final = argon2id.OPSLIMIT_MODERATE
 MEMORY: Final = argon2id.MEMLIMIT_MODERATE
 SALT: Final = argon2id.SALTBYTES
 PASSPHRASE_FILE: Final = "AGENTBUS_KEY_PASSPHRASE_FILE"
+_TODO: Final = "enrol it first (`agentbus agent create`, then `enrol`), or name another identity"
 
 
 class Keys(NamedTuple):
@@ -137,7 +138,7 @@ class KeyFile:
             text = self.path.read_text("utf-8")
         except FileNotFoundError as error:
             kinds = [kind for kind in ("user", "service") if self.path.with_name(f"{kind}__{self.path.name}").exists()]
-            todo = f"did you mean {kinds[0]}/{self.path.stem}?" if kinds else "enrol first, or name another identity"
+            todo = f"did you mean {kinds[0]}/{self.path.stem}?" if kinds else _TODO
             raise KeyFileError("key.missing", f"no key file {self.path}; {todo}") from error
         except OSError as error:
             raise KeyFileError("key.file", f"{self.path} cannot be read: {error.strerror}") from error

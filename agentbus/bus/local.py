@@ -9,6 +9,7 @@ from typing import Any, Self
 from agentbus.bus.base import Bus
 from agentbus.crypto.keys import CurveKey, SigningKey
 from agentbus.delegation.scope import Scope
+from agentbus.delegation.scope import scopes as encodable
 from agentbus.directory.core import Directory, OnlineKeys
 from agentbus.directory.store import SqliteStore
 from agentbus.host import enrol_here
@@ -38,6 +39,7 @@ class LocalBus(Bus):
     _core: Directory
     _entropy: Callable[[int], bytes]
     _identities: dict[PrincipalId, Identity]
+    _given: set[str]  # the names of all scopes that users of this bus were given
 
     @classmethod
     async def _start(
@@ -68,7 +70,7 @@ class LocalBus(Bus):
         await node.open()
         own = Identity(name_id("service/directory", domain), keys.identity, keys.curve)
         bus = cls(node, await node.enter(me))
-        bus._core, bus._entropy, bus._identities = core, entropy, {}
+        bus._core, bus._entropy, bus._identities, bus._given = core, entropy, {}, set()
         directory = directory_agent(server)
         add_discovery(directory, core, Claims(None), clock.now)
         add_exchange(directory, core, Once(None), clock.now, entropy)
@@ -84,10 +86,14 @@ class LocalBus(Bus):
         return server
 
     async def _seat(self, agent: Agent[Any], who: PrincipalId) -> Voice:
-        """A local agent is enrolled as it is first served; its ceiling is all that the handlers here require."""
+        """A local agent is enrolled as it is first served.
+
+        Its ceiling is all that the handlers here declare and that users here were given: what a handler only asks
+        of ``ctx.require`` is declared nowhere else.
+        """
         declared = {s for service in self._services for h in service.agent.handlers.values() for s in h.rule.scopes}
         declared |= {s for h in agent.handlers.values() for s in h.rule.scopes}
-        declared |= {str(s) for v in self._node.voices for s in self._record(v.identity.id).ceiling}
+        declared |= {str(s) for v in self._node.voices for s in self._record(v.identity.id).ceiling} | self._given
         now = self._node.clock.now()
         if self._core.trust.principal(who) is None:
             identity = Identity(who, SigningKey(self._entropy(32)), CurveKey(self._entropy(32)))
@@ -119,21 +125,28 @@ class LocalBus(Bus):
 
         Args:
             name: ``alice``; the same name again is the same user with another grant.
-            scopes: Her rights, and what the grant gives.
+            scopes: Her rights, and what the grant gives. Agents of this bus may use them for her.
             targets: Whom it may be used with; everyone by default.
             expires_in: Seconds.
             depth: How many links may follow.
+
+        Returns:
+            A session under that grant.
+
+        Raises:
+            Malformed: ``malformed.scope``, ``malformed.id``. ProgrammingError: ``usage.scope``, ``usage.expires``.
         """
-        core, node = self._core, self._node
+        core, node, rights = self._core, self._node, encodable(scopes)
         who = name_id(name if "/" in name else f"user/{name}", core.domain)
         now = node.clock.now()
         if who not in self._identities:
             identity = Identity(who, SigningKey(self._entropy(32)), CurveKey(self._entropy(32)))
-            enrol_here(core, identity, now=now, rights=scopes, may_talk_to=[everyone(core.domain)])
+            enrol_here(core, identity, now=now, rights=rights, may_talk_to=[everyone(core.domain)])
             self._identities[who] = identity
         else:
             held = core.trust.principals[who].rights or ()
-            core.amend(who, now=now, rights={*held, *scopes_of(scopes)})
+            core.amend(who, now=now, rights={*held, *rights})
+        self._allow({right.name for right in rights}, now)
         identity = self._identities[who]
         voice = next((v for v in node.voices if v.identity.id == who), None)
         if voice is None:
@@ -141,21 +154,30 @@ class LocalBus(Bus):
             chain = core.presence.publish(statement, now=now, link_id=self._entropy(16))
             voice = node.voices.seat(identity, key, instance, statement, chain)
         root = user_root(
-            who, identity.key, voice.instance.epoch, scopes, now=now, expires=now + lifetime(expires_in),
+            who, identity.key, voice.instance.epoch, rights, now=now, expires=now + lifetime(expires_in),
             link_id=self._entropy(16), targets=[name_id(t, core.domain) for t in targets], depth=depth,
         )  # fmt: skip
         return Session(node, voice, root)
+
+    def _allow(self, names: set[str], now: int) -> None:
+        """Let the ceilings of the agents that are served hold what a user was given for the first time."""
+        fresh = names - self._given
+        self._given |= fresh
+        for voice in self._node.voices:
+            ceiling = {str(s) for s in self._record(voice.identity.id).ceiling}
+            if voice.identity.id.kind == "agent" and fresh - ceiling:
+                self._core.amend(voice.identity.id, now=now, ceiling=ceiling | fresh)
+                self._node.voices.renew_soon(voice)
 
     def trust_issuer(self, rule: IssuerRule | dict[str, Any]) -> None:
         """Let tokens of an outside issuer count in this domain, as `agentbus token issuer add` does elsewhere.
 
         Args:
             rule: ``{"issuer": …, "audience": …, "jwks": {…}, "clients": [("web", "app")], "scopes": […]}``.
+
+        Raises:
+            pydantic.ValidationError: The rule lacks a field or has one too many.
+            DirectoryRefused: ``directory.issuer``: a field's value cannot be used.
         """
         made = issuer_of(IssuerRule.model_validate(rule), self._core.domain)
         self._core.write(self._node.clock.now(), [("issuer", made.issuer, made.encode())])
-
-
-def scopes_of(of: Sequence[str | Scope]) -> set[Scope]:
-    """Scopes as a set."""
-    return {s if isinstance(s, Scope) else Scope(s) for s in of}

@@ -9,12 +9,12 @@ runs all of them and reports each. So an explanation cannot differ from the deci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentbus.delegation.chain import Authority
-from agentbus.delegation.grant import Link, target_within
+from agentbus.delegation.grant import Grant, Link, target_within
 from agentbus.delegation.messages import Permitted, VerifiedMessage
 from agentbus.delegation.scope import Fact, Scope, allows, covers
 from agentbus.delegation.trust import Trust
@@ -32,6 +32,8 @@ CODES: Final = {
     "handler.missing": "The agent has no handler for this message type.",
     "unavailable.directory_stale": "The directory was not heard for max_directory_age; new work waits until it is.",
 }
+
+_TOLD: Final = 8  # message types that a refusal lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ def decide(message: VerifiedMessage, *, trust: Trust, policy: Policy, now: int, 
     header = message.header
     if header.kind not in OPENING:
         raise Denied("denied.not_a_request", f"a {Kind(header.kind).name.lower()} is not asked of a handler")
-    for _, _, check, arguments in _checks(message.authority, header.recipient, header.action, trust, policy, now, age):
+    asked = PrincipalId(header.recipient)  # it is this node's own: opening compared it with whom the frame is for
+    for _, _, check, arguments in _checks(message.authority, asked, header.action, trust, policy, now, age):
         check(*arguments)
     return Permitted(message, policy.version, trust.size, trust.revocation_seq)
 
@@ -100,7 +103,7 @@ class Check:
 
 def explain(
     authority: Authority,
-    recipient: str,
+    recipient: PrincipalId,
     action: str,
     *,
     trust: Trust,
@@ -141,7 +144,7 @@ _Step = tuple[str, Link | PrincipalId | str, Callable[..., None], tuple[Any, ...
 
 def _checks(
     authority: Authority,
-    recipient: str,
+    recipient: PrincipalId,
     action: str,
     trust: Trust,
     policy: Policy,
@@ -152,7 +155,7 @@ def _checks(
     yield "freshness", "the directory", _require_fresh, (age, trust.max_age)
     for link in authority.links:
         yield "target", link, _require_target, (link, recipient, trust.domain)
-    yield "handler", "the recipient", _require_handler, (rule, recipient, action)
+    yield "handler", "the recipient", _require_handler, (policy, recipient, action)
     if rule is None:
         return
     yield "user", "the root", _require_user, (rule, authority)
@@ -183,23 +186,41 @@ def _require_fresh(age: int | None, limit: int) -> None:
         raise Unavailable("unavailable.directory_stale", f"the directory was last heard {heard}; it is asked again")
 
 
-def _require_target(link: Link, recipient: str, domain: str) -> None:
+def _is_standing(grant: Grant) -> bool:
+    """Whether the directory made it, of what it knows of the agent: nobody can be asked for another."""
+    return grant.n == 0 and grant.root_kind == "standing"
+
+
+def _require_target(link: Link, recipient: PrincipalId, domain: str) -> None:
     grant = link.grant
     if not target_within(grant.targets, recipient, domain):
-        allow = f"a grant of {grant.issuer.short} to {grant.audience.short} with {recipient} among its targets"
+        who, whom = grant.audience.short, recipient.short
+        why = f"link {grant.n}, {grant.issuer.short} to {who}, does not name {whom} as a target"
+        allow = f"a grant of {grant.issuer.short} to {who} with {recipient} among its targets"
+        if _is_standing(grant):
+            allow = f"{recipient} among those whom {who} may talk to, which is said when {who} is created"
         details = {"link": grant.n, "target": recipient, "allow": allow}
-        raise Denied("denied.target", f"link {grant.n} does not name {recipient} as a target", details=details)
+        raise Denied("denied.target", why, details=details)
 
 
-def _require_handler(rule: Rule | None, recipient: str, action: str) -> None:
-    if rule is None:
-        raise HandlerMissing("handler.missing", f"{recipient} has no handler for {action!r}")
+def _require_handler(policy: Policy, recipient: PrincipalId, action: str) -> None:
+    if (recipient, action) not in policy.rules:
+        there = [one for who, one in policy.rules if who == recipient]
+        raise HandlerMissing("handler.missing", no_handler(recipient.short, action, there))
+
+
+def no_handler(who: str, action: str, there: Iterable[str]) -> str:
+    """What to tell whoever asked ``who`` for an action that it does not answer: what it does answer."""
+    known = sorted(one for one in there if not one.startswith("agentbus."))  # what every agent answers says nothing
+    more = f" and {len(known) - _TOLD} more" if len(known) > _TOLD else ""
+    return f"{who} has no handler for {action!r}; it answers {', '.join(known[:_TOLD]) or 'nothing'}{more}"
 
 
 def _require_user(rule: Rule, authority: Authority) -> None:
     if rule.requires_user and authority.user is None:
         details = {"allow": "a chain whose root is a user's grant"}
-        raise Denied("denied.user_required", "ask on behalf of a user", details=details)
+        why = f"{authority.holder.short} asks for {authority.subject.short}, and this handler answers for users only"
+        raise Denied("denied.user_required", why, details=details)
 
 
 def _require_scope(link: Link, name: str, known: Mapping[str, Fact]) -> None:
@@ -208,10 +229,14 @@ def _require_scope(link: Link, name: str, known: Mapping[str, Fact]) -> None:
         return
     close = [scope for scope in grant.scopes if covers(scope.name, name)]
     message = f"link {grant.n} to {grant.audience.short} does not grant {name}"
+    given = ", ".join(f"{k}={v}" for k, v in known.items() if k != "at")
     if close:
-        given = ", ".join(f"{k}={v}" for k, v in known.items() if k != "at") or "no facts"
-        message += f" for {given}: it grants {' or '.join(map(str, close))}"
+        message += f" for {given or 'no facts'}: it grants {' or '.join(map(str, close))}"
     allow = f"a grant of {grant.issuer.short} to {grant.audience.short} with {name}"
+    if _is_standing(grant):
+        allow = f"a ceiling of {grant.audience.short} with {name}, or asking under what a user granted"
+    elif close:
+        allow += f" for {given}" if given else " and no caveat, or a handler that gives ctx.require the facts"
     raise Denied("denied.scope", message, details={"link": grant.n, "scope": name, "allow": allow})
 
 
@@ -219,14 +244,16 @@ def _require_ceiling(link: Link, name: str, known: Mapping[str, Fact], trust: Tr
     who = link.grant.audience
     record = trust.principal(who)
     if record is None or not allows(record.ceiling, name, known):
-        allow = f"the operator adds {name} to the ceiling of {who.short}"
+        allow = f"a ceiling of {who.short} with {name}, which is said when {who.short} is created"
         details = {"link": link.grant.n, "scope": name, "allow": allow}
-        raise Denied("denied.ceiling", f"{name} is above the ceiling of {who.short}", details=details)
+        has = ", ".join(map(str, record.ceiling)) if record is not None else ""
+        raise Denied("denied.ceiling", f"{name} is above the ceiling of {who.short}: {has or 'none'}", details=details)
 
 
 def _require_rights(who: PrincipalId, name: str, known: Mapping[str, Fact], trust: Trust) -> None:
     user = trust.principal(who)
     rights: tuple[Scope, ...] | None = () if user is None else user.rights
     if rights is not None and not allows(rights, name, known):
-        details = {"scope": name, "allow": f"the operator adds {name} to the rights of {who.short}"}
+        allow = f"rights of {who.short} with {name}, which are said when {who.short} is created"
+        details = {"scope": name, "allow": allow}
         raise Denied("denied.rights", f"{who.short} has no right to {name}", details=details)

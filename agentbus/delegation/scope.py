@@ -113,6 +113,11 @@ class Scope:
     caveats: tuple[Caveat, ...]
 
     def __init__(self, name: str, **caveats: AtMost | OneOf | Prefix | Before) -> None:
+        if "[" in name:
+            raise ProgrammingError(
+                "usage.scope",
+                f"{name!r}: such a text stands alone, without Scope(…); or Scope('pay', amount=AtMost(5))",
+            )
         object.__setattr__(self, "name", check_scope_name(name))
         object.__setattr__(self, "caveats", tuple(sorted(map(_caveat, caveats.items()), key=_caveat_order)))
 
@@ -232,6 +237,7 @@ def _caveat(item: tuple[str, AtMost | OneOf | Prefix | Before]) -> Caveat:
     raise ProgrammingError("usage.scope", f"{fact}={of!r}: {CODES['usage.scope']}")
 
 
+_WRITTEN: Final = "a caveat is fact<=NUMBER, fact∈{a,b}, fact^PREFIX or at<INSTANT with its offset; commas between them"
 _SHOWN: Final = re.compile(r"\s*([^\s≤<∈^=,{}]{1,64})\s*(≤|<=|<|∈|\^)\s*(\{[^{}]*\}|[^{},]+?)\s*(?:,|$)")
 
 
@@ -242,7 +248,7 @@ def _parse(text: str) -> Scope:
     while at < len(rest):
         found = _SHOWN.match(rest, at)
         if found is None:
-            raise ProgrammingError("usage.scope", f"{text!r}: cannot be read from {rest[at:]!r}")
+            raise ProgrammingError("usage.scope", f"{text!r}: cannot be read from {rest[at:]!r}; {_WRITTEN}")
         fact, op, value = found.groups()
         caveats.append(_caveat((fact, _bound(op, value, text))))
         at = found.end()
@@ -265,8 +271,8 @@ def _bound(op: str, value: str, text: str) -> AtMost | OneOf | Prefix | Before:
             number = value.isascii() and value.isdigit()
             return Before(_EPOCH + timedelta(microseconds=int(value)) if number else datetime.fromisoformat(value))
     except (ValueError, OverflowError) as error:
-        raise ProgrammingError("usage.scope", f"{text!r}: {error}") from error
-    raise ProgrammingError("usage.scope", f"{text!r}: {CODES['usage.scope']}")
+        raise ProgrammingError("usage.scope", f"{text!r}: {error}; {_WRITTEN}") from error
+    raise ProgrammingError("usage.scope", f"{text!r}: {_WRITTEN}")
 
 
 def _caveat_order(caveat: Caveat) -> tuple[str, str]:

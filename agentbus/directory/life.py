@@ -16,7 +16,7 @@ from agentbus.delegation.statements import Rotation, directory_id
 from agentbus.directory.core import Directory
 from agentbus.directory.receipt import Retirement
 from agentbus.errors import DirectoryRefused, Malformed, Rejected
-from agentbus.wire.ids import PrincipalId, b64, unb64
+from agentbus.wire.ids import PrincipalId, unb64
 
 CODES: Final = {
     "directory.itself": "The directory's own keys are the root key's business: see `agentbus directory rotate-online`.",
@@ -225,4 +225,6 @@ def parse_key(text: str) -> bytes:
     try:
         return unb64(text, 32)
     except Malformed as error:
-        raise DirectoryRefused("directory.no_key", f"{text[:80]!r} is no key id such as {b64(bytes(32))}") from error
+        raise DirectoryRefused(
+            "directory.no_key", f"{text[:80]!r} is no key id: 43 characters, as `agent show` lists them"
+        ) from error

@@ -103,12 +103,20 @@ class Agent(Generic[S]):
     ) -> Any:
         """Register a handler; the function is returned unchanged, and bound methods are fine.
 
+        Its annotations say what it answers. A ``Request[Reply]`` is answered by ``async def handler(request: MyRequest,
+        ctx: Context) -> Reply``; a ``StreamRequest[Item]`` by one that yields, with ``-> AsyncIterator[Item]``; any
+        other model is taken by ``send`` only, with ``-> None``.
+
         Args:
+            function: What ``@agent.handler`` without brackets is put on.
             scopes: What a caller's whole chain must grant. None: anyone whose chain names this agent as a target.
             concurrency: How many may run at once; others wait, within their deadlines.
             idempotent: That running it twice does no harm. It is meant for jobs, which do not exist yet, and changes
                 nothing today: a handler runs once for each message.
             requires_user: Refuse chains that do not begin with a user.
+
+        Returns:
+            The function; with brackets, the decorator.
 
         Raises:
             ProgrammingError: ``usage.handler``, ``usage.handler_twice``, ``usage.no_reply_type``, ``usage.type``,
@@ -131,16 +139,23 @@ class Agent(Generic[S]):
         return register if function is None else register(function)
 
     def run(self) -> None:
-        """Serve this agent until SIGTERM: URL, identity and addresses come from the environment and the profile."""
+        """Serve this agent until SIGTERM: URL, identity and addresses come from the environment and the profile.
+
+        Raises:
+            ConfigError: No bus is known, or a setting cannot be used. KeyFileError: The agent has no key file here.
+            Unavailable: The directory cannot be reached. LogError: The log failed.
+        """
         import_module("agentbus.bus.opening").run_agent(self)  # by name: the bus stands above this module
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, {sorted(self.handlers)})"
 
 
+_NOT_SAID: Final = object()
+
+
 def _inspect(function: Callable[..., Any], rule: Rule, concurrency: int, idempotent: bool, outer: Any) -> Handler:
     name = getattr(function, "__qualname__", repr(function))
-    wrong = ProgrammingError("usage.handler", f"{name}: {CODES['usage.handler']}")
     plain = function.__func__ if isinstance(function, types.MethodType) else function
     try:
         hints = typing.get_type_hints(plain, localns=dict(outer))
@@ -148,22 +163,27 @@ def _inspect(function: Callable[..., Any], rule: Rule, concurrency: int, idempot
         raise ProgrammingError("usage.handler", f"{name}: {error}; annotations must be importable") from error
     parameters = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     if len(parameters) != 2:
-        raise wrong
+        raise _wrong(name, f"takes {len(parameters)} argument{'s' * (len(parameters) != 1)} and not two")
     model = hints.get(parameters[0].name)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise wrong
-    returns = hints.get("return", type(None))
+        said = f"is {_named(model)}, which is no pydantic model" if model is not None else "has no annotation"
+        raise _wrong(name, f"cannot be given a message: its {parameters[0].name!r} {said}")
+    returns = hints.get("return", _NOT_SAID)
     streams = inspect.isasyncgenfunction(plain)
     if streams:
         return _stream(function, model, returns, name, rule, concurrency, idempotent)
     if not inspect.iscoroutinefunction(plain):
-        raise wrong
+        raise _wrong(name, "is not async")
     answer = answer_type(model) if issubclass(model, Request) else None
     if issubclass(model, StreamRequest):
         raise ProgrammingError("usage.handler", f"{name}: {model.__name__} is answered by a stream: use `yield`")
+    if returns is _NOT_SAID and answer is None:
+        returns = type(None)
     if (answer or type(None)) != returns:
         wanted = f"answered by {_named(answer)}" if answer else "no Request: nothing answers it"
-        raise ProgrammingError("usage.handler", f"{name} returns {_named(returns)}; {model.__name__} is {wanted}")
+        todo = f"write `-> {_named(answer)}`" if answer else "write `-> None`"
+        does = "does not say what it returns" if returns is _NOT_SAID else f"returns {_named(returns)}"
+        raise ProgrammingError("usage.handler", f"{name} {does}; {model.__name__} is {wanted}: {todo}")
     return Handler(function, model, answer, False, rule, concurrency, idempotent)
 
 
@@ -181,11 +201,19 @@ def _stream(
     item = answer_type(model)
     arguments = typing.get_args(returns)  # of AsyncIterator[Item] or AsyncGenerator[Item, None]
     if not arguments or arguments[0] != item:
+        does = "does not say what it yields" if returns is _NOT_SAID else f"says that it yields {_named(returns)}"
+        todo = f"write `-> AsyncIterator[{_named(item)}]`"
         raise ProgrammingError(
-            "usage.handler", f"{name} yields other items than {model.__name__} names: {_named(item)}"
+            "usage.handler", f"{name} {does}; {model.__name__} is answered by items of {_named(item)}: {todo}"
         )
     return Handler(function, model, item, True, rule, concurrency, again)
 
 
+def _wrong(name: str, what: str) -> ProgrammingError:
+    return ProgrammingError("usage.handler", f"{name} {what}. {CODES['usage.handler']}")
+
+
 def _named(of: Any) -> str:
-    return "nothing" if of is type(None) else getattr(of, "__name__", str(of))
+    if of is type(None):
+        return "nothing"
+    return str(of) if typing.get_args(of) else getattr(of, "__name__", str(of))

@@ -109,7 +109,11 @@ class Caller:
             Backpressure, Denied, Rejected, Unavailable, Problem. ProgrammingError: ``usage.*``.
         """
         if not isinstance(message, Request):
-            todo = "send it instead" if isinstance(message, BaseModel) else "ask with an instance of one"
+            todo = (
+                "send it instead"
+                if isinstance(message, BaseModel)
+                else "ask with an instance of one, or with Raw(type, {…})"
+            )
             raise ProgrammingError("usage.no_reply_type", f"{type(message).__name__} is no Request[Reply]; {todo}")
         event = await self._once(Kind.REQUEST, to, message, timeout, delegate)
         return cast(R, decode_answer(answer_type(type(message)), event.message.body))

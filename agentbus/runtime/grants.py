@@ -113,9 +113,10 @@ async def explain_request(
     card = card_of((await caller._own().request("service/directory", asked)).agents[0])
     rules = {(str(card.id), of.name): Rule(of.scopes, of.requires_user) for of in card.types}
     checks: list[Check] = []
+    n = len(authority.links)
     try:
         await _verified(authority, node)
-        checks.append(Check("chain", f"{len(authority.links)} links", None))
+        checks.append(Check("chain", f"{n} link{'s' * (n != 1)}", None))
     except Rejected as error:
         error.details.setdefault("allow", "a new grant: a chain that does not verify gives nothing to anybody")
         checks.append(Check("chain", f"link {error.details.get('link', 0)}", error))

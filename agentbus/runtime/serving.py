@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from agentbus.delegation.chain import verify_chain
-from agentbus.delegation.decide import Policy, Rule, decide
+from agentbus.delegation.decide import Policy, Rule, decide, no_handler
 from agentbus.delegation.messages import Permitted
 from agentbus.delegation.trust import NeedsTrust
 from agentbus.errors import AgentBusError, Cancelled, HandlerFailed, HandlerMissing, Rejected, ReplyInvalid
@@ -264,7 +264,7 @@ class Service:
     def _handler(self, action: str, kind: Kind) -> Handler:
         handler = self.handlers.get(action)
         if handler is None:
-            raise HandlerMissing("handler.missing", f"{self.agent.name} has no handler for {action!r}")
+            raise HandlerMissing("handler.missing", no_handler(self.agent.name, action, self.handlers))
         if handler.streams != (kind is Kind.STREAM):
             verb = "stream() or --stream" if handler.streams else "request() or send(), not --stream,"
             raise HandlerMissing("handler.missing", f"{self.agent.name} answers {action!r} to {verb} only")

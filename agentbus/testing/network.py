@@ -140,6 +140,14 @@ class Network(LocalBus):
             await mallory.node.voices.renew(mallory.voice)
         return voice
 
+    def _allow(self, names: set[str], now: int) -> None:
+        super()._allow(names, now)
+        mallory = self.attacker
+        ceiling = {str(s) for s in self._record(mallory.id).ceiling}
+        if names - ceiling:
+            self._core.amend(mallory.id, now=now, ceiling=ceiling | names)
+            mallory.node.voices.renew_soon(mallory.voice)
+
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def advance(self, seconds: float, *, step: float = 600) -> None:

@@ -121,7 +121,8 @@ def test_an_empty_policy_permits_nothing(world: World) -> None:
 def test_a_handler_of_another_recipient_or_type_does_not_serve(world: World) -> None:
     authority = held(world, "alice -[quote]-> carol")
     refuse("handler.missing", message(world, authority, to="erin"), world, policy(world))
-    refuse("handler.missing", message(world, authority, action="pay"), world, policy(world))
+    error = refuse("handler.missing", message(world, authority, action="pay"), world, policy(world))
+    assert error.message == "bob has no handler for 'pay'; it answers quote"
 
 
 @pytest.mark.parametrize("age", [None, 30 * SECOND + 1, 1 << 60])
@@ -206,6 +207,14 @@ def test_a_user_without_a_record_has_no_rights(world: World) -> None:
     with pytest.raises(Denied) as caught:
         require(authority, "pay", {}, trust=trust, now=NOON)
     assert caught.value.code == "denied.rights"
+
+
+def test_whom_an_agent_may_ask_for_itself_is_said_when_it_is_created(world: World) -> None:
+    """Nobody can grant a standing grant, so that is not what would allow it."""
+    world.event("amend", world.id("carol"), ["", "", [], [world.id("dave")], [], []])
+    error = refuse("denied.target", message(world, held(world, "carol")), world, policy(world, "quote"))
+    assert error.message == "link 0, service/directory to carol, does not name bob as a target"
+    assert "may talk to" in error.details["allow"] and error.details["allow"] in str(error)
 
 
 def test_a_handler_for_users_refuses_an_agent_on_its_own(world: World) -> None:

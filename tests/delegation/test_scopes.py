@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -305,3 +306,11 @@ def test_a_scope_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises((ProgrammingError, Malformed)) as caught:
         scope(text)
     assert caught.value.code in ("usage.scope", "malformed.scope")
+    if caught.value.code == "usage.scope":
+        assert re.search("fact<=NUMBER|each fact and operator once|with a time zone", caught.value.message)
+
+
+def test_a_scopes_text_with_caveats_stands_alone() -> None:
+    with pytest.raises(ProgrammingError) as caught:
+        Scope("pay[amount<=5]")
+    assert "without Scope" in caught.value.message

@@ -253,5 +253,5 @@ def test_audit(desk: Desk) -> None:
     assert "why?why?" in text and (desk.folder / "report.html").exists() and (desk.folder / "evidence").is_dir()
     assert "Summarize" in page.paste(MESSAGE=shown, THUMBPRINT=root[1])
     erased = page.paste(MESSAGE=shown)
-    assert erased.count("1 boxes erased") == 2, "at the node that runs, and at the other party"
+    assert erased.count("1 body erased") == 2, "at the node that runs, and at the other party"
     page.close()

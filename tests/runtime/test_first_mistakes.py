@@ -59,6 +59,30 @@ def no_annotation(agent: Agent) -> None:
         return Done()
 
 
+def no_model(agent: Agent) -> None:
+    @agent.handler
+    async def work(request: int, ctx: Context) -> Done:
+        return Done()
+
+
+def no_reply_said(agent: Agent) -> None:
+    @agent.handler
+    async def work(request: Work, ctx: Context):  # type: ignore[no-untyped-def]
+        return Done()
+
+
+def no_items_said(agent: Agent) -> None:
+    @agent.handler
+    async def count(request: Count, ctx: Context):  # type: ignore[no-untyped-def]
+        yield Done()
+
+
+def other_items(agent: Agent) -> None:
+    @agent.handler
+    async def count(request: Count, ctx: Context) -> AsyncIterator[Other]:
+        yield Other()
+
+
 def another_reply(agent: Agent) -> None:
     @agent.handler
     async def work(request: Work, ctx: Context) -> Other:
@@ -128,10 +152,18 @@ WRITING: list[tuple[Callable[[Agent], None], str, str]] = [
     (
         not_async,
         "usage.handler",
-        r"work: A handler is `async def handler\(request: MyRequest, ctx: Context\) -> MyReply`",
+        r"work is not async. A handler is `async def handler\(request: MyRequest, ctx: Context\) -> MyReply`",
     ),
-    (no_context, "usage.handler", r"`async def handler\(request: MyRequest, ctx: Context\)"),
-    (no_annotation, "usage.handler", r"`async def handler\(request: MyRequest, ctx: Context\)"),
+    (no_context, "usage.handler", r"work takes 1 argument and not two. A handler is `async def handler\("),
+    (no_annotation, "usage.handler", r"its 'request' has no annotation. A handler is `async def handler\("),
+    (no_model, "usage.handler", r"its 'request' is int, which is no pydantic model"),
+    (no_reply_said, "usage.handler", r"work does not say what it returns; Work is answered by Done: write `-> Done`"),
+    (
+        no_items_said,
+        "usage.handler",
+        r"does not say what it yields; .* items of Done: write `-> AsyncIterator\[Done\]`",
+    ),
+    (other_items, "usage.handler", r"says that it yields .*\[.*Other\]; Count is answered by items of Done"),
     (another_reply, "usage.handler", r"work returns Other; Work is answered by Done"),
     (a_reply_to_nothing, "usage.handler", r"note returns Done; Note is no Request: nothing answers it"),
     (a_stream_returned, "usage.handler", r"Count is answered by a stream: use `yield`"),

@@ -8,7 +8,21 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from agentbus import Agent, AtMost, Authority, Before, Context, Denied, OneOf, Prefix, Rejected, Request, Scope
+from agentbus import (
+    Agent,
+    AtMost,
+    Authority,
+    Before,
+    Bus,
+    Context,
+    Denied,
+    OneOf,
+    Prefix,
+    ProgrammingError,
+    Rejected,
+    Request,
+    Scope,
+)
 from agentbus.crypto.signing import Purpose
 from agentbus.delegation.grant import encode_chain
 from agentbus.runtime.caller import Session
@@ -43,7 +57,7 @@ async def relay(request: Relay, ctx: Context) -> str:
 
 @first.handler(scopes=["tool:use"])
 async def declared(request: Request[str], ctx: Context) -> str:
-    """Gives first a ceiling."""
+    """Gives every agent of a local bus a ceiling."""
     return ""
 
 
@@ -150,6 +164,33 @@ async def test_what_is_handed_over_in_one_conversation_stays_in_it(net: Any) -> 
     async with net.serve(tool, first):
         alice = net.user("alice", scopes=["tool:use"])
         assert await alice.request("first", Relay(), delegate=["tool:use"]) == alice.conversation
+
+
+@pytest.mark.parametrize("served_first", [True, False])
+async def test_agents_of_a_local_bus_may_use_what_its_users_were_given(served_first: bool) -> None:
+    """No handler declares ``tool:use``: it is asked of ctx.require alone, and must be, because of the caveat."""
+    plain = Agent("plain")
+    plain.handler(relay)
+    async with Bus.local() as bus:
+        early = None if served_first else bus.user("alice", scopes=["tool:use"])
+        async with bus.serve(tool, plain):
+            alice = early or bus.user("alice", scopes=["tool:use"])
+            ask = Relay(facts={"amount": 5})
+            assert await alice.request("plain", ask, delegate=["tool:use[amount<=5]"])
+            with pytest.raises(Denied) as caught:
+                await alice.request("plain", ask, delegate=["tool:use[amount<=4]"])
+    assert caught.value.code == "denied.scope"
+    assert str(caught.value).endswith("would allow it: a grant of user/alice to plain with tool:use for amount=5")
+
+
+async def test_a_user_of_a_local_bus_has_rights_with_caveats_too() -> None:
+    async with Bus.local() as bus, bus.serve(tool):
+        alice = bus.user("alice", scopes=["tool:use[amount<=5]"])
+        assert await alice.request("tool", Use(facts={"amount": 5}))
+        with pytest.raises(Denied):
+            await alice.request("tool", Use(facts={"amount": 6}))
+        with pytest.raises(ProgrammingError):
+            bus.user("bob", scopes="tool:use")
 
 
 async def test_an_agent_acts_for_itself_under_its_standing_grant_and_no_further(net: Any) -> None:

@@ -32,7 +32,8 @@ def reconcile(paths: tuple[Path, ...], directory: Path, root: str | None, everyt
         report = evidence.verify(progress=progress)
     found = evidence.reconcile()
     bad = [name for name, verdict in report.items() if verdict.ok is False]
-    lines = [f"root key {pinned}", f"{found.joined} messages are in both logs; of {found.unjoined} one is not here"]
+    lone = f"{found.unjoined} in one, because the other party's log is not here"
+    lines = [f"root key {pinned}", f"{found.joined} messages are in both logs; {lone}"]
     lines += ["", f"{'':12} {'explained':>10} {'a party':>10} {'undecidable':>12}"]
     for what, counts in found.counts().items():
         row = [counts.get(blame, 0) for blame in ("explained", "party", "undecidable")]

@@ -40,7 +40,13 @@ def redact(path: Path, message: str, reason: str, here_only: bool, name: str | N
         done = run_async(_ask(found, reason, name, [] if done[0]["erased"] is None else done, here_only))
     lines = []
     for one in done:
-        what = f"{one['erased']} boxes erased" if one["erased"] is not None else one["why"]
+        erased = one["erased"]
+        what = (
+            f"{erased} {'body' if erased == 1 else 'bodies'} erased"
+            if erased is not None
+            else f"not erased: {one['why']}"
+        )
+        what += f" [{one['code']}]" if "code" in one else ""
         lines.append(f"{one['where']}: {what}")
     ok = all(one["erased"] is not None for one in done)
     say({"ok": ok, "redacted": done}, "\n".join(lines), as_json=as_json)
