@@ -138,6 +138,12 @@ class Identity:
 
         A proposal that the directory took becomes the key file. Reads files; a locked one that is locked otherwise
         than before costs a second.
+
+        Args:
+            trust: What the directory says.
+
+        Returns:
+            This identity, or it with that key.
         """
         active = trust.active_key(self.id)
         for candidate in self._candidates():
@@ -174,6 +180,12 @@ class Identity:
 
         A proposal that is there already is taken up, not replaced: its key may have been accepted.
 
+        Args:
+            key: The successor.
+
+        Returns:
+            This identity with it, or with the one that was proposed before.
+
         Raises:
             KeyFileError: ``key.file``, ``key.locked``, ``key.readable``.
         """
@@ -189,6 +201,13 @@ class Identity:
 
     def save(self, path: str | os.PathLike[str], *, lock: Lock | None = None) -> Path:
         """Write a new key file, mode 0600.
+
+        Args:
+            path: Where; nothing may be there.
+            lock: A passphrase to lock it with.
+
+        Returns:
+            The path.
 
         Raises:
             KeyFileError: ``key.exists``, ``key.file``.

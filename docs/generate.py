@@ -140,16 +140,22 @@ def _constant(name: str, of: Any) -> list[str]:
     return [f"```python\n{name} = {_text(str(of))}\n```\n"]
 
 
+_GIVEN: Final = {"Bus", "Context", "LocalBus", "Opening", "Session", "Stream", "Evidence"}  # never made by their class
+_INNER: Final = {"Stream.answered", "Stream.failed", "Identity.current", "Identity.propose"}  # for the runtime alone
+
+
 def _class(name: str, of: type) -> list[str]:
     lines = [f"*{_bases(of)}*\n"] if _bases(of) else []
     if issubclass(of, errors.AgentBusError):
         return [*lines, _doc(of)]
-    own_init = "__init__" in vars(of) and (vars(of)["__init__"].__doc__ or not _is_model(of))
+    own_init = "__init__" in vars(of) and (vars(of)["__init__"].__doc__ or not _is_model(of)) and name not in _GIVEN
     if own_init and not _is_model(of):
         lines.append(f"```python\n{_signature(name, vars(of)['__init__'], drop_self=True, returns=False)}\n```\n")
     lines.append(_doc(of))
     for member, value in vars(of).items():
         if member.startswith("_") or (_is_model(of) and member.startswith("model_")) or member == "message_type":
+            continue
+        if f"{name}.{member}" in _INNER:
             continue
         plain = value.__func__ if isinstance(value, classmethod | staticmethod) else value
         if isinstance(value, property):
@@ -206,7 +212,7 @@ def _doc(of: Any) -> str:
     out: list[str] = []
     listing = False
     for line in text.splitlines():
-        found = re.fullmatch(r"(Args|Attributes|Returns|Raises):", line)
+        found = re.fullmatch(r"(Args|Attributes|Returns|Yields|Raises):", line)
         if found:
             out += [f"\n**{found[1]}**\n"]
             listing = found[1] in ("Args", "Attributes")

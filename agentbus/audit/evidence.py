@@ -215,7 +215,19 @@ class Evidence:
         return (m for name, log in logs.items() for m in messages_of(name, log) if wanted.wants(m))
 
     def filter(self, *, user: str | None = None, agent: str | None = None, **more: Any) -> Filter:
-        """A filter whose names are completed with this trust domain."""
+        """A filter whose names are completed with this trust domain.
+
+        Args:
+            user: On behalf of this user: ``alice``, ``user/alice`` or a full id.
+            agent: Sent by or to this principal: a short name or a full id.
+            more: The other filters of :meth:`messages`.
+
+        Returns:
+            What :meth:`messages` filters by.
+
+        Raises:
+            Malformed: ``malformed.id``.
+        """
         domain = self._history.full.domain
         who = name_id(agent, domain) if agent is not None else None
         on_behalf = name_id(user if "/" in user else f"user/{user}", domain) if user is not None else None

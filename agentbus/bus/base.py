@@ -95,8 +95,14 @@ class Bus(Caller):
                 An empty text: this node only dials out.
             advertise: What others dial instead, where that differs; else ``AGENTBUS_ADVERTISE``.
 
+        Returns:
+            The bus to come: ``async with`` it, or ``await`` it and ``aclose`` it. What is raised is raised there.
+
         Raises:
-            ConfigError, KeyFileError, Unavailable, Rejected.
+            ConfigError: No bus is known, its URL has no pin, or an address cannot be used.
+            KeyFileError: The identity was not enrolled here, or its key file cannot be used.
+            Unavailable: The directory cannot be reached.
+            Rejected: It is not the directory that is pinned.
         """
 
         async def start() -> Bus:
@@ -112,7 +118,17 @@ class Bus(Caller):
 
     @classmethod
     def local(cls, *, domain: str = "local.test") -> Opening[LocalBus]:
-        """A whole trust domain in this process: directory, transport and log in memory; for tests and first steps."""
+        """A whole trust domain in this process: directory, transport and log in memory; for tests and first steps.
+
+        An agent's ceiling holds all that the handlers served here declare and that users here were given, and everybody
+        may ask everybody.
+
+        Args:
+            domain: The trust domain's name, as it stands in every id.
+
+        Returns:
+            The bus to come: ``async with`` it, or ``await`` it and ``aclose`` it.
+        """
         from agentbus.bus.local import LocalBus
 
         return Opening(lambda: LocalBus._start(domain))
@@ -135,8 +151,15 @@ class Bus(Caller):
     def serve(self, *agents: Agent[Any]) -> AbstractAsyncContextManager[None]:
         """Serve agents inside the block, each under the identity of its name: there they are registered and reachable.
 
+        Args:
+            agents: One or more; on a local bus they are enrolled as they are first served.
+
+        Returns:
+            The block: ``async with bus.serve(planner):``. What is raised is raised where it is entered.
+
         Raises:
             KeyFileError: there is no key file for an agent's name.
+            ProgrammingError: ``usage.served_twice``.
         """
         return self._serve(agents)
 
@@ -188,9 +211,14 @@ class Bus(Caller):
             await speaker.request("service/directory", describe(service.agent))
 
     async def run(self, *agents: Agent[Any], ready: Callable[[], Any] | None = None) -> None:
-        """Serve agents until SIGTERM or SIGINT, then drain. ``ready`` is called once they can be asked.
+        """Serve agents until SIGTERM or SIGINT, then drain.
+
+        Args:
+            agents: One or more.
+            ready: Called once they can be asked.
 
         Raises:
+            KeyFileError: There is no key file for an agent's name.
             LogError: the node's log failed, and it takes nothing more; whoever starts it again finds out what is there.
         """
         stop = asyncio.Event()
@@ -211,6 +239,12 @@ class Bus(Caller):
 
     def acting(self, authority: Authority) -> Session:
         """Speak under ``authority``: one task, one authority.
+
+        Args:
+            authority: One whose holder is this bus's identity, or an agent that is served here.
+
+        Returns:
+            A caller whose requests carry this chain, in a conversation of their own.
 
         Raises:
             Denied: ``denied.not_holder``.
@@ -290,7 +324,14 @@ class Bus(Caller):
         return self._voice
 
     def keep(self, authority: Authority) -> None:
-        """Keep an authority that somebody sent, where :meth:`grants` finds it."""
+        """Keep an authority that somebody sent, where :meth:`grants` finds it.
+
+        Args:
+            authority: Its form was checked; :meth:`state` and whoever is asked judge whether it holds.
+
+        Raises:
+            OSError: Its file cannot be written.
+        """
         self._holdings.add(authority)
 
     async def grants(self, *, user: str) -> list[Authority]:
@@ -340,6 +381,12 @@ class Bus(Caller):
 
     async def state(self, authority: Authority) -> GrantState:
         """Whether an authority holds now, and if not, why: by all that this node knows of the directory.
+
+        Args:
+            authority: Anybody's; nothing is asked of its holder.
+
+        Returns:
+            ``valid``, or what is wrong with it.
 
         Raises:
             Unavailable: ``unavailable.directory_stale``.

@@ -132,6 +132,12 @@ class Authority:
     def from_bytes(cls, data: bytes) -> Authority:
         """Read a held chain: its form is checked, its signatures are not.
 
+        Args:
+            data: What ``to_bytes`` gave.
+
+        Returns:
+            What the bytes say; ``bus.state`` says whether it holds.
+
         Raises:
             Malformed: ``malformed.chain``, ``malformed.grant``.
             Rejected: the structural codes of this module.

@@ -118,7 +118,14 @@ class ReplayReport:
         }
 
     def lines(self, most: int = 20) -> list[str]:
-        """For people: the counts, then what came out otherwise, at most ``most`` messages."""
+        """For people: the counts, then what came out otherwise.
+
+        Args:
+            most: How many messages are listed.
+
+        Returns:
+            Lines of text.
+        """
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
         lines = [f"{self.agent}, {self.mode}, {self.timing}: {len(self.results)} messages: {counts or 'none'}"]
         shown = [result for result in self.results if result.status not in ("same", "equivalent")]

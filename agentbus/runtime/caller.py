@@ -198,7 +198,7 @@ class Caller:
             targets: Whom it may ask; none given: whom this caller may ask.
             expires_in: Seconds; it ends no later than what this caller holds.
             depth: How many more links may follow.
-            purpose: For people.
+            purpose: A code of at most 64 characters that stands in it.
             conversation: The only conversation it counts in (:attr:`Session.conversation`).
             pin: Bind it to the identity key that ``to`` has now.
 
@@ -254,6 +254,12 @@ class Caller:
             tag: A tag that the operator gave them.
             text: Words that all stand somewhere in the name, purpose, tags, description or message types.
             schemas: With the JSON Schemas of their messages.
+
+        Returns:
+            A card for each; none where nothing fits.
+
+        Raises:
+            Denied: ``denied.target``: this caller may not talk to the directory. Unavailable: It is out of reach.
         """
         asked = Discover(message=message, scope=scope, tag=tag, text=text, schemas=schemas)
         return [card_of(found) for found in (await self._own().request("service/directory", asked)).agents]
@@ -264,6 +270,9 @@ class Caller:
         Args:
             what: The authority, or an agent's name.
             reason: A short code or sentence; it stands in the directory's log for ever.
+
+        Raises:
+            DirectoryRefused: ``directory.not_owner``, ``directory.unknown``. Unavailable: It is out of reach.
         """
         from agentbus.runtime.admin import Revoke
 
@@ -393,6 +402,7 @@ class Session(Caller):
 
     @property
     def authority(self) -> Authority:
+        """What everything asked here is asked under."""
         return self._authority
 
     @property

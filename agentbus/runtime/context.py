@@ -120,6 +120,10 @@ class Context(Caller, Generic[S]):
     def require(self, scope: str, **facts: Fact) -> None:
         """Return when every link, ceiling and right allows ``scope`` given these facts.
 
+        Args:
+            scope: Its name; a handler's ``scopes`` do not name it, because facts are known here alone.
+            facts: What caveats are about: ``amount=5``. A caveat on a fact that is not given does not hold.
+
         Raises:
             Denied: ``denied.scope``, ``denied.ceiling``, ``denied.rights``.
         """
@@ -172,7 +176,11 @@ class Context(Caller, Generic[S]):
         return self._random
 
     def progress(self, note: str = "") -> None:
-        """Tell the caller that work goes on: feeds its idle timeout, never its deadline."""
+        """Tell the caller that work goes on: feeds its idle timeout, never its deadline.
+
+        Args:
+            note: For the record, at most 1024 bytes of it.
+        """
         self._node.answer(Kind.PROGRESS, self._voice, self._exchange, action="progress", body=note.encode()[:1024])
 
     def _own(self) -> Caller:

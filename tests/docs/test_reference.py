@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -29,6 +30,22 @@ def test_generating_again_gives_the_same_files(generate: ModuleType) -> None:
         str(path.relative_to(ROOT)) for path, text in generate.pages().items() if path.read_bytes() != text.encode()
     ]
     assert stale == [], "run: python docs/generate.py"
+
+
+def test_every_parameter_of_a_public_function_is_explained(generate: ModuleType) -> None:
+    """Under **Args**, where the page shows that there is one."""
+    silent = []
+    for part in re.split(r"^#{2,3} ", generate.api_page(), flags=re.MULTILINE)[1:]:
+        name, _, text = part.partition("\n")
+        shown = re.search(r"```python\n(.*?)\n```", text, re.DOTALL)
+        if shown is None or not re.match(r"(@classmethod\n)?(async )?def ", shown[1]):
+            continue
+        listed = set(re.findall(r"^- `(\w+)`: ", text, re.MULTILINE))
+        arguments = ast.parse(re.sub(r"^@classmethod\n", "", shown[1]) + ": ...").body[0].args  # type: ignore[attr-defined]
+        every = [*arguments.args, *arguments.kwonlyargs, *filter(None, (arguments.vararg, arguments.kwarg))]
+        silent += [f"{name}: {one.arg}" for one in every if one.arg not in listed]
+        assert text.replace(shown[0], "").strip(), f"{name} says nothing"
+    assert silent == []
 
 
 def test_every_code_is_on_the_page(generate: ModuleType) -> None:

@@ -108,6 +108,11 @@ def test_grants(desk: Desk) -> None:
     before = "from banking import Pay\n"
     assert page.python(page.block("python"), identity="planner", before=before) == ""
 
+    (desk.folder / "handed.py").write_text(page.block("python"))
+    handed = page.paste(text="python handed.py", exit=1)
+    assert "cashier paid 15 for user/alice\n" in handed
+    assert "link 2 to cashier does not grant pay:send for amount=50, to=shop" in handed
+
     why = page.paste(exit=1, **{"3fa9": made[1][:8]})
     assert "denied.scope" in why and "would change it" in why
     page.paste(**{"3fa9": made[1][:8]})
