@@ -28,9 +28,9 @@ from typing import Final, Literal
 from agentbus.crypto.keys import SigningKey
 from agentbus.crypto.merkle import leaf_hash
 from agentbus.disk import replace_file
-from agentbus.errors import BadSignature, LogError, Malformed
+from agentbus.errors import LogError
 from agentbus.log.base import KeptNote
-from agentbus.log.checkpoint import parse_origin, sign_checkpoint, verify_checkpoint
+from agentbus.log.checkpoint import parse_origin, verify_checkpoint
 from agentbus.log.entry import EntryKind, gap
 from agentbus.log.records import encode_records, entry_segment
 from agentbus.logstore import breath
@@ -38,6 +38,7 @@ from agentbus.logstore.blobs import Blobs
 from agentbus.logstore.boxes import Boxes
 from agentbus.logstore.forks import keep_fork
 from agentbus.logstore.memory import check_sizes
+from agentbus.logstore.published import publish, read_published
 from agentbus.logstore.recovery import Covered, recover
 from agentbus.logstore.segments import Position, Segments
 from agentbus.logstore.state import StateRow
@@ -46,9 +47,6 @@ from agentbus.logstore.whereabouts import Whereabouts
 
 CODES: Final = {
     "log.locked": "Another process writes this log.",
-    "log.forked": "The published checkpoint, or what this process knows, and the stored state are two histories. Keep"
-    " the folder as evidence and open a new epoch.",
-    "log.key": "The checkpoint here was not signed by this log key.",
     "log.no_checkpoints": "A log with durability 'off' signs no checkpoints.",
     "log.rolled_back": "A peer holds a newer checkpoint of this log: it was restored from an old backup. Nothing more"
     " is signed here; the next start opens a new epoch.",
@@ -75,7 +73,7 @@ class FileLog:
         self._state = StateRow(folder / "state.sqlite", origin, boot)
         try:
             covered = self._state.read()
-            self.published = self._check_published(covered)
+            self.published = read_published(folder, origin, covered, key)
             found = recover(folder, covered)
         except BaseException:
             self._state.close()
@@ -348,12 +346,7 @@ class FileLog:
             return self._publish()
 
     def _publish(self) -> bytes:
-        note = sign_checkpoint(self.origin, self._covered.size, self._covered.root, self._key)
-        try:
-            replace_file(self.folder / "checkpoint", note)
-        except OSError as error:
-            raise LogError("log.write", f"{self.folder}: {error.strerror}; free the disk and restart") from error
-        self.published = note
+        note = self.published = publish(self.folder, self.origin, self._covered, self._key)
         return note
 
     def _extend(self, end: Position) -> None:
@@ -364,24 +357,6 @@ class FileLog:
                 self._tiles.extend([leaf_hash(data) for data in entries], entries)
                 breath.take()
         self._read_to = end
-
-    def _check_published(self, covered: Covered) -> bytes | None:
-        """The published note, unless it and the row are two histories; None where it is older than the row."""
-        try:
-            note = (self.folder / "checkpoint").read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            said = verify_checkpoint(note, self.origin, self._key.public)
-        except (BadSignature, Malformed) as error:
-            raise LogError("log.key", f"the checkpoint in {self.folder} is not {self.origin}'s by this key") from error
-        if said.size > covered.size or (said.size == covered.size and said.root != covered.root):
-            raise LogError(
-                "log.forked",
-                f"{said.size} entries were published and {covered.size} are stored; keep {self.folder} as evidence",
-                details={"published": said.size, "stored": covered.size},
-            )
-        return note if said.size == covered.size else None
 
     # ── other logs ───────────────────────────────────────────────────────────────────────────────────────────────
 
