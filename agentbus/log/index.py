@@ -2,7 +2,7 @@
 
 A segment is indexed by itself, so that several processes can share the work and none of them ever sorts a whole log.
 Who reads a log on as it grows has several pieces of one segment; small ones are merged as they come, so that there are
-few, and each place is moved about as often as the log has doubled.
+few, and each place is moved a few times.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from agentbus.log.scanning import Place, Stretch, stretches
 STATEMENT: Final = b"\x95\x03"
 """How an encoded instance statement begins: an array of five, the first of them ``statements.INSTANCE``."""
 _OFFSET_BITS: Final = 40
+_MERGED: Final = 1 << 13
+"""Places of a piece that is still merged: some milliseconds, in which a node that writes does nothing else."""
 
 
 class Damage(NamedTuple):
@@ -83,7 +85,7 @@ class Index:
         for piece in more:
             if pieces and pieces[-1].segment == piece.segment:  # what was half there was read again with this one
                 pieces[-1] = pieces[-1]._replace(unfinished=[])
-            while pieces and pieces[-1].segment == piece.segment and len(pieces[-1].digests) <= 2 * len(piece.digests):
+            while pieces and _may_merge(pieces[-1], piece):
                 piece = _merged(pieces.pop(), piece)
             pieces.append(piece)
         return Index(pieces)
@@ -162,6 +164,11 @@ def _filled(piece: Piece, rows: list[int], end: int) -> Piece:
     piece.digests.extend(row >> _OFFSET_BITS for row in rows)
     piece.offsets.extend(row & mask for row in rows)
     return piece._replace(end=end)
+
+
+def _may_merge(one: Piece, behind: Piece) -> bool:
+    small = min(2 * len(behind.digests), _MERGED)
+    return one.segment == behind.segment and len(one.digests) <= small
 
 
 def _merged(one: Piece, behind: Piece) -> Piece:

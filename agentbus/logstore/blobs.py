@@ -17,7 +17,7 @@ from agentbus.log.records import HEAD, blob_segment, encode_records
 from agentbus.logstore.recovery import record_at
 from agentbus.logstore.segments import Position, Segments
 
-RECENT: Final = 4096
+RECENT: Final = 1024
 """Blobs whose places are kept with their whole digests."""
 
 
