@@ -13,6 +13,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ import click
 import agentbus
 import agentbus.audit
 import agentbus.replay
+import agentbus.testing
 from agentbus import errors
 from agentbus.cli.main import COMMANDS, cli
 from agentbus.crypto.signing import Purpose
@@ -114,8 +116,8 @@ def api_page() -> str:
     lines = [NOTE + "# Python interface\n", "What follows is imported from `agentbus`.\n"]
     for name in agentbus.__all__:
         lines += _public(name, getattr(agentbus, name))
-    for package in (agentbus.audit, agentbus.replay):
-        said, _, code = (package.__doc__ or "").partition("\n\n::\n\n")
+    for package in (agentbus.audit, agentbus.replay, agentbus.testing):
+        said, _, code = (package.__doc__ or "").replace("``", "`").partition("\n\n::\n\n")
         lines += [f"# {package.__name__}\n", said + "\n", f"```python\n{textwrap.dedent(code).strip()}\n```\n"]
         lines += [f"What follows is imported from `{package.__name__}`.\n"]
         for name in sorted(set(package.__all__) - set(agentbus.__all__)):
@@ -140,8 +142,32 @@ def _constant(name: str, of: Any) -> list[str]:
     return [f"```python\n{name} = {_text(str(of))}\n```\n"]
 
 
-_GIVEN: Final = {"Bus", "Context", "LocalBus", "Opening", "Session", "Stream", "Evidence"}  # never made by their class
-_INNER: Final = {"Stream.answered", "Stream.failed", "Identity.current", "Identity.propose"}  # for the runtime alone
+_GIVEN: Final = {
+    "Bus",
+    "Context",
+    "LocalBus",
+    "Opening",
+    "Session",
+    "Stream",
+    "Evidence",
+    "Attacker",
+    "Captured",
+}  # never made by their class
+_INNER: Final = {
+    "Stream.answered",
+    "Stream.failed",
+    "Identity.current",
+    "Identity.propose",
+    "Attacker.node",
+    "Attacker.voice",
+    "Attacker.link",
+    "Attacker.sign_link",
+    "Attacker.seal",
+    "Attacker.instance_of",
+    "Attacker.connection",
+    "ManualClock.watch",
+    "ManualClock.drive",
+}  # for the runtime and its own tests alone
 
 
 def _class(name: str, of: type) -> list[str]:
@@ -192,7 +218,12 @@ def _signature(name: str, of: Any, *, drop_self: bool = False, returns: bool = T
         if one.annotation is not one.empty:
             text += f": {_text(one.annotation)}"
         if one.default is not one.empty:
-            text += (" = " if one.annotation is not one.empty else "=") + repr(one.default)
+            shown = (
+                f"{type(one.default).__name__}.{one.default.name}"
+                if isinstance(one.default, Enum)
+                else repr(one.default)
+            )
+            text += (" = " if one.annotation is not one.empty else "=") + shown
         parts.append(text)
     end = f" -> {_text(made.return_annotation)}" if returns and made.return_annotation is not made.empty else ""
     line = f"{name}({', '.join(parts)}){end}"

@@ -1,8 +1,18 @@
-"""What tests need: a network in one process, a clock that stands still, an attacker, drawn chains.
+"""What tests need: a network in one process, a clock that stands still, an attacker.
 
-``from agentbus.testing import Network``; with pytest there is the fixture ``net``. Nothing is imported before it is
-asked for, so the pytest plugin costs a run that does not use it nothing.
+With pytest it is the fixture ``net``.
+
+::
+
+    async def test_somebody_who_was_given_less_may_do_less(net: Network) -> None:
+        async with net.serve(bank):
+            alice = net.user("alice", scopes=["account:read", "account:pay"])
+            look = await alice.delegate("mallory", ["account:read"])
+            with pytest.raises(Denied):
+                await net.attacker.acting(look).request("bank", Pay(cents=100))
 """
+
+# Nothing is imported before it is asked for, so the pytest plugin costs a run that does not use it nothing.
 
 from __future__ import annotations
 

@@ -122,6 +122,12 @@ class Attacker(Bus):
     ) -> Captured:
         """The newest envelope that fits, of all that reached the network's node (``mine``: or her own).
 
+        Args:
+            action: Its message type.
+            kind: What it is: a request, a reply and so on.
+            sender: Who sent it: a short name or a full id.
+            mine: Look at what reached her own node, too.
+
         Raises:
             ProgrammingError: ``usage.nothing_captured``.
         """
@@ -135,7 +141,14 @@ class Attacker(Bus):
     # ── chains ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def widen(self, held: Authority, granted: Sequence[str | Scope], *, to: str, **changes: Any) -> Authority:
-        """``held`` and one more link that she signs, whatever it grants; ``changes`` replace its fields."""
+        """``held`` and one more link that she signs, whatever it grants; ``changes`` replace its fields.
+
+        Args:
+            held: What she holds.
+            granted: What her link grants, within it or not.
+            to: Whom her link is for.
+            changes: Fields of the link's grant that are replaced.
+        """
         return _chain((*held.links, self.link(held, granted, to=to, **changes)))
 
     def link(self, held: Authority, granted: Sequence[str | Scope], *, to: str, **changes: Any) -> Link:
@@ -156,15 +169,31 @@ class Attacker(Bus):
         return Link(grant, body, sign(key or self._voice.key, Purpose.GRANT, body))
 
     def strip(self, held: Authority, links: int = 1) -> Authority:
-        """``held`` without its last links: what its holder was given by somebody, as that somebody held it."""
+        """``held`` without its last links: what its holder was given by somebody, as that somebody held it.
+
+        Args:
+            held: What she holds.
+            links: How many to leave away.
+        """
         return _chain(held.links[:-links])
 
     def splice(self, head: Authority, tail: Authority, at: int) -> Authority:
-        """The first ``at`` links of one chain, and the rest of another."""
+        """The first ``at`` links of one chain, and the rest of another.
+
+        Args:
+            head: The chain whose beginning is taken.
+            tail: The chain whose end is taken.
+            at: Where they meet.
+        """
         return _chain((*head.links[:at], *tail.links[at:]))
 
     def reorder(self, held: Authority, order: Sequence[int]) -> Authority:
-        """The links in another order."""
+        """The links in another order.
+
+        Args:
+            held: What she holds.
+            order: The positions of its links, as they are to stand.
+        """
         return _chain(tuple(held.links[at] for at in order))
 
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -221,7 +250,13 @@ class Attacker(Bus):
         return batch.attach(sign(key or self._voice.key, purpose, batch.to_sign))[0]
 
     def flip(self, frame: bytes, at: int, bit: int = 0) -> bytes:
-        """The frame with one bit turned."""
+        """The frame with one bit turned.
+
+        Args:
+            frame: Any frame.
+            at: Which byte.
+            bit: Which of its bits; 0 is the lowest.
+        """
         turned = bytearray(frame)
         turned[at] ^= 1 << bit
         return bytes(turned)
@@ -243,6 +278,9 @@ class Attacker(Bus):
     async def deliver(self, frame: bytes) -> str:
         """Send a frame as it is over her own connection.
 
+        Args:
+            frame: Its bytes.
+
         Returns:
             The verdict that the receiving node put on the record: ``ok``, a code, or ``UNRECORDED``.
         """
@@ -252,7 +290,15 @@ class Attacker(Bus):
         return self._verdict(before)
 
     async def replay(self, captured: Captured, *, frame: bytes | None = None) -> str:
-        """A network that repeats: the same envelope once more (or ``frame`` in its place), where it came from."""
+        """A network that repeats: the same envelope once more (or ``frame`` in its place), where it came from.
+
+        Args:
+            captured: What ``capture`` gave.
+            frame: Other bytes instead of its own.
+
+        Returns:
+            The verdict, as of ``deliver``.
+        """
         before = self._net._node.recorder.log.size
         captured.sink.received(captured.connection, captured.frame if frame is None else frame)
         await self._net.settle()

@@ -38,6 +38,9 @@ class ManualClock:
         """Move on, then tell whoever watches: nodes expire what is due and start renewals.
 
         What they start runs when the event loop next does; ``await net.advance(seconds)`` lets it.
+
+        Args:
+            seconds: How far; never back.
         """
         if seconds < 0:
             raise ValueError("time goes forward; only what the clock on the wall shows can be set back")
@@ -51,6 +54,9 @@ class ManualClock:
         """Set the clock on the wall ``seconds`` ahead, or back: as an operator, NTP or a machine's sleep does.
 
         Nobody is told, and monotonic time stands still meanwhile: no timer fires for it.
+
+        Args:
+            seconds: How far; negative: back.
         """
         self._now += round(seconds * SECOND)
 

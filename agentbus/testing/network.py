@@ -73,7 +73,11 @@ class Network(LocalBus):
 
     @classmethod
     def open(cls, *, domain: str = "local.test") -> Opening[Self]:
-        """A new network: ``async with Network.open() as net``."""
+        """A new network: ``async with Network.open() as net``.
+
+        Args:
+            domain: The trust domain's name.
+        """
         return Opening(lambda: cls._start(domain))
 
     @classmethod
@@ -151,7 +155,12 @@ class Network(LocalBus):
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def advance(self, seconds: float, *, step: float = 600) -> None:
-        """Move the clock in steps, and let what that starts (expiry, renewals) run after each."""
+        """Move the clock in steps, and let what that starts (expiry, renewals) run after each.
+
+        Args:
+            seconds: How far.
+            step: Seconds at a time.
+        """
         left = float(seconds)
         while left > 0:
             self.clock.advance(min(step, left))
@@ -159,7 +168,11 @@ class Network(LocalBus):
             await self.settle()
 
     async def settle(self, turns: int = 60) -> None:
-        """Let the event loop turn until what is under way in memory has arrived."""
+        """Let the event loop turn until what is under way in memory has arrived.
+
+        Args:
+            turns: How many.
+        """
         for _ in range(turns):
             await asyncio.sleep(0)
 
@@ -176,18 +189,30 @@ class Network(LocalBus):
     # ── what is on the record ────────────────────────────────────────────────────────────────────────────────────
 
     def verdicts(self, since: int = 0) -> list[str]:
-        """The code of every envelope this node judged, from entry ``since`` of its log on: ``ok``, or the refusal."""
+        """The code of every envelope this node judged, from entry ``since`` of its log on: ``ok``, or the refusal.
+
+        Args:
+            since: The first entry that is looked at.
+        """
         self._node.recorder.flush()
         entries = (decode_entry(data) for data in list(self._node.recorder.log)[since:])
         return [entry.code for entry in entries if isinstance(entry, Received | Refused)]
 
     def directory_amend(self, who: str, **changes: Any) -> None:
-        """Change a principal's record in the directory: ``ceiling=[…]``, ``may_talk_to=[…]``, ``rights=[…]``."""
+        """Change a principal's record in the directory: ``ceiling=[…]``, ``may_talk_to=[…]``, ``rights=[…]``.
+
+        Args:
+            who: A short name or a full id.
+            changes: The fields, with what they are from now on.
+        """
         record: dict[str, Sequence[str | Scope]] = changes
         self._core.amend(name_id(who, self._core.domain), now=self.clock.now(), **record)
 
     def evidence(self, agent: str) -> Evidence:
         """What an auditor would be handed about ``agent``: its node's log and the directory's, as they are now.
+
+        Args:
+            agent: Its name.
 
         Raises:
             ProgrammingError: ``usage.evidence``: no such agent was served here.
