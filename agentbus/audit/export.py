@@ -1,7 +1,8 @@
 """A folder that holds all an auditor needs: the logs, the directory's log, and the messages as JSON Lines.
 
 Rule 1: no key of anybody's identity or log goes into it. Keys of boxes do, or bodies could not be read.
-Rule 2: it verifies by itself: what is copied from a log that is being written ends with a whole record.
+Rule 2: a link in a log is not followed: it would carry a file of whoever exports to whoever reads the export.
+Rule 3: it verifies by itself: what is copied from a log that is being written ends with a whole record.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from agentbus.errors import ConfigError
 from agentbus.log.read import LogFolder
 from agentbus.log.records import KEYS, entry_segment
 from agentbus.log.report import Report
-from agentbus.log.scanning import whole_records
+from agentbus.log.scanning import is_plain, whole_records
 from agentbus.wire.ids import b64
 
 CODES: Final = {
@@ -84,11 +85,11 @@ def copy_log(log: LogFolder, target: Path) -> None:
     for number, extent in enumerate(log.extents):
         _copy_part(log.folder / entry_segment(number), target, extent)
     for pattern in ("blobs-*.seg", "boxes-*.seg"):
-        for path in sorted(log.folder.glob(pattern)):
+        for path in filter(is_plain, sorted(log.folder.glob(pattern))):
             with path.open("rb") as source:
                 extent = whole_records(source, path.stat().st_size)
             _copy_part(path, target, extent)
-    if (log.folder / KEYS).exists():
+    if is_plain(log.folder / KEYS):
         shutil.copyfile(log.folder / KEYS, target / KEYS)
     for _ in range(2):  # one that was given up meanwhile has left the full one, which the second look finds
         _copy_tiles(log.folder, target)
@@ -100,7 +101,7 @@ def _copy_tiles(folder: Path, target: Path) -> None:
         beside = target / Path(base).relative_to(folder)
         beside.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in names:
-            if not name.endswith(".tmp") and not (beside / name).exists():
+            if not name.endswith(".tmp") and not (beside / name).exists() and is_plain(Path(base, name)):
                 with suppress(FileNotFoundError):
                     shutil.copyfile(Path(base, name), beside / name)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from agentbus.errors import LogError
+from agentbus.log.records import MAX_RECORD
+from agentbus.log.scanning import is_plain
 
 NAME: Final = "directory.sqlite"
 CODES: Final = {
@@ -26,7 +28,7 @@ def read_events(folder: Path) -> list[bytes]:
     """
     path = find_events(folder)
     try:
-        return [bytes(row[0]) for row in _read(path, "SELECT statement FROM entries ORDER BY seq")]
+        return _read(path, "SELECT statement FROM entries ORDER BY seq")
     except sqlite3.Error as error:
         raise LogError("evidence.no_directory", f"{path}: {error}; name the directory's folder") from error
 
@@ -45,18 +47,31 @@ def find_events(folder: Path) -> Path:
 
 def read_notes(folder: Path) -> list[bytes]:
     """The newest notes of other logs that a log's state keeps; none where there is no state, as in an export."""
+    path = folder / "state.sqlite"
     try:
-        return [bytes(row[0]) for row in _read(folder / "state.sqlite", "SELECT note FROM peers ORDER BY origin")]
+        return _read(path, "SELECT note FROM peers ORDER BY origin") if is_plain(path) else []
     except sqlite3.Error:
         return []
 
 
-def _read(path: Path, query: str) -> list[tuple[bytes]]:
+def _only_tables(action: int, _: str | None, __: str | None, ___: str | None, source: str | None) -> int:
+    """Allow nothing but reading columns of tables: what a view does, or a column that is computed, may never end."""
+    reads = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ) and source is None
+    return sqlite3.SQLITE_OK if reads else sqlite3.SQLITE_DENY
+
+
+def _read(path: Path, query: str) -> list[bytes]:
+    """One column of a table. The file may be anybody's: a view, a function or a number is not what was asked for."""
     error: sqlite3.Error | None = None
     for mode in ("mode=ro", "mode=ro&immutable=1"):  # a copy on read-only media cannot make the files that WAL needs
         try:
             with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as db:
-                return db.execute(query).fetchall()
+                db.set_authorizer(_only_tables)
+                db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_RECORD)
+                rows = [row[0] for row in db.execute(query)]
+            if not all(isinstance(row, bytes) for row in rows):
+                raise sqlite3.DataError("a value is not of the type that it has there")
+            return rows
         except sqlite3.Error as found:
             error = found
             if getattr(found, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

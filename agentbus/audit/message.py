@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from agentbus.crypto.merkle import leaf_hash
@@ -14,7 +14,9 @@ from agentbus.log.boxes import NO_BOX
 from agentbus.log.entry import ACCEPTED, Refused, Sent
 from agentbus.log.entry import Message as LoggedMessage
 from agentbus.log.read import LogFolder
+from agentbus.log.report import moment
 from agentbus.log.scanning import Unit
+from agentbus.protocol.sealing import commit_body
 from agentbus.wire.header import OPENING, Header, Kind
 from agentbus.wire.ids import PrincipalId, b64, parse_id
 
@@ -42,7 +44,7 @@ class Message:
     @property
     def time(self) -> datetime:
         """When it was logged."""
-        return datetime.fromtimestamp(self.instant / 1_000_000, UTC)
+        return moment(self.instant)
 
     @property
     def sender(self) -> PrincipalId:
@@ -129,7 +131,7 @@ def refusals_of(name: str, log: LogFolder) -> Iterator[dict[str, Any]]:
             yield {
                 "log": name,
                 "position": entry.position,
-                "time": datetime.fromtimestamp(entry.instant / 1_000_000, UTC).isoformat(),
+                "time": moment(entry.instant).isoformat(),
                 "connection": b64(entry.connection) if entry.connection else None,
                 "code": entry.code,
                 "frame": entry.digest.hex(),
@@ -137,15 +139,21 @@ def refusals_of(name: str, log: LogFolder) -> Iterator[dict[str, Any]]:
 
 
 def message_of(name: str, log: LogFolder, entry: LoggedMessage, header: Header) -> Message:
-    """One message, with its chain and body read from beside it."""
+    """A message with its chain and body, as far as they are those that its sender signed.
+
+    Of what was refused, a log names what came, or what its owner likes: nobody is to read that under a sender's name.
+    """
     chain = log.blob(entry.chain)
     box = log.box(entry.body) if entry.body is not None else NO_BOX
     authority: Authority | None = None
-    if chain is not None:
+    if chain is not None and entry.chain == header.chain_digest:
         try:
             authority = Authority.from_bytes(chain)
         except AgentBusError:
             authority = None
+    body = box.data
+    if body is not None and commit_body(body[:32], body[32:]) != header.body_commitment:
+        body = None
     return Message(
         log=name,
         position=entry.position,
@@ -155,6 +163,6 @@ def message_of(name: str, log: LogFolder, entry: LoggedMessage, header: Header) 
         header=header,
         digest=leaf_hash(entry.header),
         authority=authority,
-        body=box.data[32:] if box.data is not None else None,
+        body=body[32:] if body is not None else None,
         erased=box.erased,
     )

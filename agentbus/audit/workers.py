@@ -118,7 +118,8 @@ def _ask(process: subprocess.Popen[bytes], question: bytes) -> Any:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "agentbus.audit.worker"]
+    # -P: the folder that somebody stands in may be the evidence itself, and nothing there is to be imported
+    command = [sys.executable, "-P", "-m", "agentbus.audit.worker"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 

@@ -16,7 +16,7 @@ from agentbus.crypto.box import ERASED, KEY, open_box
 from agentbus.errors import LogError
 from agentbus.log.index import Index
 from agentbus.log.records import BOX_HEAD, HEAD, KEYS, MAX_RECORD, box_segment
-from agentbus.log.scanning import WINDOW, Place
+from agentbus.log.scanning import WINDOW, Place, is_plain
 
 _START: Final = Struct(HEAD.format + BOX_HEAD.format.removeprefix(">"))
 """Before a box: its record's length and checksum, its name, and its key's slot."""
@@ -127,6 +127,8 @@ class BoxReader:
 
     def _read_keys(self, offset: int) -> bytes:
         try:
+            if not is_plain(self._folder / KEYS):
+                return b""
             with (self._folder / KEYS).open("rb") as file:
                 file.seek(offset)
                 return file.read(WINDOW // 16)

@@ -57,12 +57,12 @@ def cut_where_they_agree(logs: Mapping[str, LogFolder], statements: Iterable[Ins
 def _needs(logs: Mapping[str, LogFolder], settled: Mapping[str, int], statements: Iterable[Instance]) -> list[_Need]:
     """What the entries that are not settled stand on."""
     tails = {name: read_side(log, name, settled[name]) for name, log in logs.items()}
-    homes = homes_of(list(tails.values()), [(one.instance_id, one.node) for one in statements])
+    homes = homes_of(list(tails.values()), statements)
     owners = {log.origin: name for name, log in logs.items()}
     needs, heads = [], dict[str, dict[bytes, list[tuple[str, int]]]]()
     for name, tail in tails.items():
         for digest, line in tail.received.items():
-            home = homes.get(line.sender_instance)
+            home = homes.get(line.source)
             if home is None or home == name:
                 continue
             sent = tails[home].sent.get(digest)

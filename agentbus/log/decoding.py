@@ -10,6 +10,7 @@ import msgpack
 
 from agentbus.errors import Malformed
 from agentbus.log.entry import (
+    MAX_ENTRY,
     Close,
     Dropped,
     Entry,
@@ -90,6 +91,8 @@ def decode_entry(data: bytes) -> Entry:
     Raises:
         Malformed: ``malformed.entry``, ``malformed.codec``, ``malformed.not_canonical``.
     """
+    if len(data) > MAX_ENTRY:
+        raise Malformed("malformed.entry", f"{len(data)} bytes are more than an entry may have")
     try:
         row = msgpack.unpackb(data, raw=False, use_list=True, max_ext_len=0, max_map_len=0)
         again = pack(row)

@@ -116,19 +116,33 @@ class Statements:
         fit = [d for d in digests if self._holds(d, instant)] or digests
         return max(fit, key=lambda d: self._by_digest[d].not_before, default=None)
 
-    def of_log(self, note: bytes) -> bytes | None:
-        """The digest of a statement whose node and log key signed this checkpoint; None where there is none."""
+    def of_log(self, note: bytes, party: str) -> bytes | None:
+        """The digest of a statement whose node and log key signed this checkpoint; None where there is none.
+
+        One of ``party`` rather than one of another principal of the node.
+        """
+        found = list(self._signers(note))
+        return next((one for one in found if self._by_digest[one].principal == party), found[0] if found else None)
+
+    def keepers(self, note: bytes) -> tuple[str, ...]:
+        """The principals whose statements name the node and the log key that signed this checkpoint."""
+        return tuple(sorted({self._by_digest[one].principal for one in self._signers(note)}))
+
+    def _signers(self, note: bytes) -> Iterator[bytes]:
         said = read_checkpoint(note)
         node = parse_origin(said.origin).node
+        good: dict[bytes, bool] = {}
         for digest, instance in self._by_digest.items():
             if instance.node != node:
                 continue
-            try:
-                verify_checkpoint(note, said.origin, checked_key(instance.log_key))
-            except AgentBusError:
-                continue
-            return digest
-        return None
+            if instance.log_key not in good:
+                try:
+                    verify_checkpoint(note, said.origin, checked_key(instance.log_key))
+                    good[instance.log_key] = True
+                except AgentBusError:
+                    good[instance.log_key] = False
+            if good[instance.log_key]:
+                yield digest
 
     def _holds(self, digest: bytes, instant: int) -> bool:
         instance = self._by_digest[digest]

@@ -19,6 +19,8 @@ from agentbus.log.scanning import Place, Stretch, stretches
 
 STATEMENT: Final = b"\x95\x03"
 """How an encoded instance statement begins: an array of five, the first of them ``statements.INSTANCE``."""
+DAMAGES: Final = 1000
+"""Places that are remembered of one segment: whoever makes bad records may make millions."""
 _OFFSET_BITS: Final = 40
 _MERGED: Final = 1 << 13
 """Places of a piece that is still merged: some milliseconds, in which a node that writes does nothing else."""
@@ -112,7 +114,8 @@ def index_blobs(path: Path, number: int, last: bool, start: int = 0) -> Piece:
         for offset, record in zip(found.offsets, found.records, strict=True):
             digest, data = record[:32], record[32:]
             if hashlib.sha256(data).digest() != digest:
-                piece.damage.append(Damage(path.name, offset, "a blob is not the one of its digest"))
+                if len(piece.damage) < DAMAGES:
+                    piece.damage.append(Damage(path.name, offset, "a blob is not the one of its digest"))
                 continue
             if data.startswith(STATEMENT):
                 piece.statements.append(digest)
@@ -130,6 +133,7 @@ def index_boxes(path: Path, number: int, last: bool, start: int = 0) -> Piece:
         if min(map(len, records)) < shortest:
             good = [at for at, record in enumerate(records) if len(record) >= shortest]
             bad = [offset for offset, record in zip(offsets, records, strict=True) if len(record) < shortest]
+            bad = bad[: max(0, DAMAGES - len(piece.damage))]
             piece.damage.extend(Damage(path.name, offset, "this is no box") for offset in bad)
             offsets, records = [offsets[at] for at in good], [records[at] for at in good]
         rows += [_row(record, offset) for offset, record in zip(offsets, records, strict=True)]
@@ -141,7 +145,8 @@ def _stretches(path: Path, last: bool, piece: Piece, start: int) -> Iterator[Str
         for found in stretches(file, start, path.stat().st_size):
             if isinstance(found, Bad):
                 where = piece.unfinished if found.unfinished and last else piece.damage
-                where.append(Damage(path.name, found.offset, found.reason, found.torn and last))
+                if len(where) < DAMAGES:
+                    where.append(Damage(path.name, found.offset, found.reason, found.torn and last))
             else:
                 yield found
 

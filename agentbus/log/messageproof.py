@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from agentbus.crypto.keys import VerifyKey
@@ -25,7 +24,7 @@ from agentbus.log.entry import ACCEPTED, Message, Received, Sent
 from agentbus.log.history import History, Statements
 from agentbus.log.judge import Judge, verdicts_of
 from agentbus.log.read import LogFolder
-from agentbus.log.report import Report, Tally, Verdict
+from agentbus.log.report import Report, Tally, Verdict, moment
 from agentbus.log.tiles import TileReader
 from agentbus.log.tlogproof import LogProof, decode_log_proof, encode_log_proof, verify_log_proof
 from agentbus.protocol.sealing import commit_body
@@ -119,28 +118,32 @@ class Shown(NamedTuple):
     digest: bytes
     origin: str  # whose log
     size: int  # of the log when the checkpoint was signed
-    authority: Authority
+    keepers: tuple[str, ...]  # the principals whose statements name the log's key
+    authority: Authority | None  # None: it was refused, and nobody judged its chain
     body: bytes | None  # None: not shown
 
     def facts(self) -> dict[str, Any]:
         """What it shows, flat, for people and programs."""
-        links, header = self.authority.links, self.header
+        header = self.header
+        links = self.authority.links if self.authority is not None else ()
+        path = (links[0].grant.issuer, *(link.grant.audience for link in links)) if links else ()
         received = isinstance(self.entry, Received)
         return {
             "message": Kind(header.kind).name.lower(),
             "action": header.action,
             "from": header.sender,
             "to": header.recipient,
-            "on behalf of": self.authority.user,
-            "path": " → ".join(who.short for who in (links[0].grant.issuer, *(link.grant.audience for link in links))),
-            "scopes": ", ".join(self.authority.scopes),
-            "issued": datetime.fromtimestamp(header.issued_at / 1_000_000, UTC).isoformat(),
+            "on behalf of": self.authority.user if self.authority is not None else None,
+            "path": " → ".join(who.short for who in path) if links else None,
+            "scopes": ", ".join(self.authority.scopes) if self.authority is not None else None,
+            "issued": moment(header.issued_at).isoformat(),
             "message id": header.message_id.hex(),
             "digest": b64(self.digest),
             "log": self.origin,
+            "kept by": ", ".join(self.keepers),
             "entry": f"{self.entry.position} of {self.size}",
             "verdict": self.entry.code if isinstance(self.entry, Received) else None,
-            "judged" if received else "sealed": datetime.fromtimestamp(self.entry.instant / 1_000_000, UTC).isoformat(),
+            "judged" if received else "sealed": moment(self.entry.instant).isoformat(),
             "body": self.body.decode("utf-8", "replace") if self.body is not None else None,
         }
 
@@ -185,19 +188,19 @@ def prove_message(
     body = log.box(entry.body).data if with_body and entry.body is not None else None
     found = [(digest, log.blob(digest) or b"") for digest in log.statements]
     proof = LogProof(entry.position, TileReader(said.size, log.file).inclusion(entry.position), note)
-    statements = _needed(Statements(found, History(events, root)), dict(found), entry, chain, note)
+    statements = _needed(Statements(found, History(events, root)), dict(found), entry, _party(entry), chain, note)
     return MessageProof(data, proof, chain, handover, statements, body, tuple(events))
 
 
 def _needed(
-    statements: Statements, data: dict[bytes, bytes], entry: Message, chain: bytes, note: bytes
+    statements: Statements, data: dict[bytes, bytes], entry: Message, party: str, chain: bytes, note: bytes
 ) -> tuple[bytes, ...]:
     """The statements that a verifier will ask for."""
     wanted = [entry.statement]
     for link in decode_links(chain)[1:]:
         digest = statements.of_key(link.grant.issuer_key, entry.instant)
         wanted += [digest] if digest is not None else []
-    signer = statements.of_log(note)
+    signer = statements.of_log(note, party)
     if signer is None:
         raise LogError("log.no_statement", CODES["log.no_statement"])
     return tuple(data[digest] for digest in dict.fromkeys([*wanted, signer]) if digest in data)
@@ -235,8 +238,10 @@ def check_message_proof(data: bytes, *, root: bytes) -> tuple[Report, Shown]:
         "MISSING": _body(proof, entry, header),
     }
     report = Report({name: verdicts.get(name, Verdict(None, reason=_ONE)) for name in Report({})})
+    authority = Authority.from_bytes(proof.chain) if _is_accepted(entry) else None
     shown = Shown(
-        entry, header, leaf_hash(entry.header), said.origin, said.size, Authority.from_bytes(proof.chain),
+        entry, header, leaf_hash(entry.header), said.origin, said.size,
+        statements.keepers(proof.log_proof.checkpoint), authority,
         proof.salted_body[32:] if proof.salted_body is not None else None,
     )  # fmt: skip
     return report, shown
@@ -251,22 +256,33 @@ def _included(proof: MessageProof, entry: Message, header: Header, statements: S
         origin = parse_origin(said.origin)
         if origin.domain != history.full.domain:
             tally.problem(f"a log of {origin.domain}, the directory is {history.full.domain}'s")
-        digest = statements.of_log(proof.log_proof.checkpoint)
+        digest = statements.of_log(proof.log_proof.checkpoint, _party(entry))
         signer = statements.get(digest) if digest is not None else None
         if signer is None:
             tally.problem(f"no log key that an instance statement of node {origin.node} names signed the checkpoint")
         else:
             verify_log_proof(proof.log_proof, proof.entry, said.origin, VerifyKey(signer.log_key))
+            if _is_accepted(entry) and signer.principal != _party(entry):
+                tally.problem(f"it is in a log of {signer.principal}, and {_party(entry)} is whose word it would be")
     except AgentBusError as error:
         tally.problem(str(error))
     if entry.position != proof.log_proof.position:
         tally.problem(f"the entry says it is entry {entry.position}, the proof is about {proof.log_proof.position}")
     if chain_digest(proof.chain) != entry.chain or proof.blob(entry.handover or entry.chain) is None:
         tally.problem("chain or handover is not the one that the entry names")
-    accepted = isinstance(entry, Sent) or entry.code == ACCEPTED
-    if accepted and (entry.chain, entry.handover) != (header.chain_digest, header.handover_digest):
+    if _is_accepted(entry) and (entry.chain, entry.handover) != (header.chain_digest, header.handover_digest):
         tally.problem("chain or handover is not the one of the signed header")
     return tally.verdict()
+
+
+def _party(entry: Message) -> str:
+    """Whose log says so: who sent it, or whom it was for. Anybody else writes into its own log what it likes."""
+    header = decode_header(entry.header, LIMITS)
+    return header.sender if isinstance(entry, Sent) else header.recipient
+
+
+def _is_accepted(entry: Message) -> bool:
+    return isinstance(entry, Sent) or entry.code == ACCEPTED
 
 
 def _body(proof: MessageProof, entry: Message, header: Header) -> Verdict:

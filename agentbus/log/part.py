@@ -67,6 +67,7 @@ class Part:
     )  # size → root over the leaves since the last multiple of 256
     latest: int = 0  # the latest instant that an entry is dated to
     latest_at: dict[int, int] = field(default_factory=dict)  # size → the same over the entries before it
+    behind: tuple[int, int] | None = None  # the earliest and the latest instant of entries that no checkpoint covers
     broken: int | None = None  # the position of the first record that could not be read
 
     def run(self, instance: str, to: str, seq: int, position: int) -> list[Run]:
@@ -86,6 +87,9 @@ class Part:
         self.entries += other.entries
         self.latest_at |= {size: max(self.latest, at) for size, at in other.latest_at.items()}
         self.latest = max(self.latest, other.latest)
+        if other.behind is not None:
+            mine_behind = self.behind or other.behind
+            self.behind = min(mine_behind[0], other.behind[0]), max(mine_behind[1], other.behind[1])
         self.messages += other.messages
         self.bodiless += other.bodiless
         self.absent += other.absent

@@ -27,12 +27,13 @@ from agentbus.log.decoding import decode_entry
 from agentbus.log.entry import Entry, Message, Received, Sent
 from agentbus.log.index import Damage, Index, Piece, index_blobs, index_boxes
 from agentbus.log.outline import NOTHING, UNIT, Note, Outline, outline_of
-from agentbus.log.records import HEAD, Bad, Record, blob_segment, box_segment, entry_segment
+from agentbus.log.records import HEAD, MAX_RECORD, Bad, Record, blob_segment, box_segment, entry_segment
 from agentbus.log.scanning import (
     Place,
     Unit,
     count_entries,
     extents_of,
+    is_plain,
     scan_file,
     stretches,
     units_of,
@@ -383,8 +384,9 @@ class LogFolder:
         """The files of one series; a number that is left out is damage, and what follows it is not read."""
         found = sorted(self.folder.glob(name(0).replace("0" * 8, "[0-9]" * 8)))
         for number, path in enumerate(found):
-            if path.name != name(number):
-                gap = Damage(name(number), 0, "this segment is missing and later ones are there")
+            if path.name != name(number) or not is_plain(path):
+                missing = "this segment is missing and later ones are there"
+                gap = Damage(name(number), 0, missing if path.name != name(number) else "this is a link, or no file")
                 if gap not in self._gaps:
                     self._gaps.append(gap)
                 return found[:number]
@@ -411,12 +413,17 @@ def require_log(folder: Path) -> None:
     Raises:
         LogError: ``log.missing``.
     """
-    if not (folder / entry_segment(0)).is_file():
+    if not is_plain(folder / entry_segment(0)):
         raise LogError("log.missing", f"{folder} holds no {entry_segment(0)}; name the folder of a node's log")
 
 
 def _bytes_of(path: Path) -> bytes | None:
+    """A small file of a log; None where there is none, or something that no log has under this name."""
+    if not is_plain(path):
+        return None
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_RECORD + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return data if len(data) <= MAX_RECORD else None

@@ -15,7 +15,7 @@ from agentbus.delegation.statements import Instance
 from agentbus.log.entry import ACCEPTED
 from agentbus.log.read import LogFolder
 from agentbus.log.report import Report, Verdict
-from agentbus.log.sides import Line, Side, frame_digests, homes_of, read_side
+from agentbus.log.sides import Line, Side, Who, frame_digests, homes_of, read_side
 from agentbus.wire.ids import PrincipalId, b64
 
 What = Literal["lost", "unreceipted", "denied", "extra", "reordered", "gap", "two"]
@@ -112,7 +112,7 @@ class Reconciliation:
 
 def reconcile(
     sides: Sequence[Side],
-    homes: Mapping[bytes, str],
+    homes: Mapping[Who, str],
     *,
     frames: Callable[[Side, set[bytes]], Mapping[bytes, bytes]] = lambda side, wanted: {},
 ) -> Reconciliation:
@@ -120,7 +120,7 @@ def reconcile(
 
     Args:
         sides: Each log, as :func:`agentbus.log.sides.read_side` read it; verified before.
-        homes: Instance id → the name of the side it lives on.
+        homes: Instance → the name of the side it lives on.
         frames: The frame digests of messages that a side sent.
     """
     return _Join(sides, homes, frames).run()
@@ -134,7 +134,7 @@ def reconcile_logs(logs: Mapping[str, LogFolder], statements: Iterable[Instance]
         statements: The instance statements found beside them, verified: they say which node an instance lives in.
     """
     sides = [read_side(log, name) for name, log in logs.items()]
-    homes = homes_of(sides, [(instance.instance_id, instance.node) for instance in statements])
+    homes = homes_of(sides, statements)
     return reconcile(sides, homes, frames=lambda side, wanted: frame_digests(logs[side.name], wanted))
 
 
@@ -152,7 +152,7 @@ class _Join:
     def __init__(
         self,
         sides: Sequence[Side],
-        homes: Mapping[bytes, str],
+        homes: Mapping[Who, str],
         frames: Callable[[Side, set[bytes]], Mapping[bytes, bytes]],
     ) -> None:
         self._sides, self._homes, self._frames = sides, homes, frames
@@ -168,15 +168,15 @@ class _Join:
                     self.found.more += 1
         return self.found
 
-    def _home(self, instance: bytes | None) -> Side | None:
-        return self._by_name.get(self._homes.get(instance or b"", ""))
+    def _home(self, instance: Who) -> Side | None:
+        return self._by_name.get(self._homes.get(instance, ""))
 
     # ── what one side sent ───────────────────────────────────────────────────────────────────────────────────────
 
     def _sent(self, side: Side) -> Iterator[Finding]:
         lost: list[tuple[bytes, Line, Side]] = []
         for digest, line in side.sent.items():
-            other = self._home(line.recipient_instance)
+            other = self._home(line.target)
             if digest in side.unsent:
                 yield _finding("lost", "explained", side.name, f"never left: {side.unsent[digest]}", digest, line, side)
                 continue
@@ -242,7 +242,7 @@ class _Join:
 
     def _received(self, side: Side) -> Iterator[Finding]:
         for digest, line in side.received.items():
-            other = self._home(line.sender_instance)
+            other = self._home(line.source)
             if other is None:
                 self.found.unjoined += 1
             elif digest not in other.sent:
@@ -255,9 +255,9 @@ class _Join:
 
     def _gaps(self, side: Side) -> Iterator[Finding]:
         """A node numbers what each instance sends from 1, without a gap, and logs it before it leaves."""
-        numbers: dict[bytes, dict[int, tuple[bytes, Line]]] = {}
+        numbers: dict[Who, dict[int, tuple[bytes, Line]]] = {}
         for digest, line in side.sent.items():
-            mine = numbers.setdefault(line.sender_instance, {})
+            mine = numbers.setdefault(line.source, {})
             before = mine.get(line.seq)
             if before is not None:
                 why = f"number {line.seq} stands at entry {before[1].position}, too"
@@ -276,9 +276,9 @@ class _Join:
                 expected = number + 1
 
     def _order(self, side: Side) -> Iterator[Finding]:
-        newest: dict[tuple[bytes, bytes | None], int] = {}
+        newest: dict[tuple[Who, Who], int] = {}
         for digest, line in side.received.items():
-            pair = (line.sender_instance, line.recipient_instance)
+            pair = (line.source, line.target)
             if line.peer_seq < newest.get(pair, 0):
                 why = f"number {line.peer_seq} after {newest[pair]}; a network may do that"
                 yield _finding("reordered", "explained", "", why, digest, line, side)

@@ -58,7 +58,7 @@ def scan(segment: bytes, start: int = 0) -> Iterator[Record | Bad]:
         length, checksum = HEAD.unpack_from(segment, at)
         after = at + HEAD.size + length
         if length == 0 or length > MAX_RECORD:
-            yield Bad(at, f"a record of {length} bytes cannot be", torn=not any(segment[at:]) or after > end)
+            yield Bad(at, f"a record of {length} bytes cannot be", torn=only_zeros(segment, at) or after > end)
             return
         if after > end:
             missing = f"a record of {length} bytes of which {after - end} are missing"
@@ -68,9 +68,15 @@ def scan(segment: bytes, start: int = 0) -> Iterator[Record | Bad]:
         if zlib.crc32(data) == checksum:
             yield Record(at, data)
         else:
-            torn = not any(segment[after:])
+            torn = only_zeros(segment, after)
             yield Bad(at, f"the checksum of a record of {length} bytes differs", torn=torn, after=after)
         at = after
+
+
+def only_zeros(data: bytes, start: int) -> bool:
+    """Whether nothing but zeros stands from here on."""
+    # a look at a few first: else each of many bad records would copy all that is behind it
+    return not any(data[start : start + 64]) and data.count(0, start) == len(data) - min(start, len(data))
 
 
 def entry_segment(number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 VERDICTS: Final = {
@@ -19,6 +20,17 @@ VERDICTS: Final = {
     "REPLAYABLE": "All recorded inputs are there.",
 }
 _KEPT: Final = 1000  # problems that are listed one by one; a log damaged all over needs no longer list
+
+
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
+
+
+def moment(instant: int) -> datetime:
+    """An instant (microseconds) for people; one beyond every calendar, which a log may hold, is the calendar's last."""
+    try:
+        return datetime.fromtimestamp(instant / 1_000_000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return _LAST
 
 
 @dataclass(frozen=True, slots=True)

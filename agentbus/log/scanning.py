@@ -11,13 +11,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO, Final, NamedTuple
 
 from agentbus.log.entry import MAX_ENTRY
-from agentbus.log.records import HEAD, MAX_RECORD, Bad, Record, entry_segment, scan
+from agentbus.log.records import HEAD, MAX_RECORD, SEGMENT, Bad, Record, entry_segment, only_zeros, scan
 
 WINDOW: Final = 256 * 1024
 """Bytes of a file that are in memory at once, unless one record is longer."""
+LARGEST: Final = HEAD.size + MAX_RECORD
+"""Bytes of the longest record: no window has to be larger."""
 _CLAIM: Final = 4  # bytes of a record that say of which kind of entry it claims to be
 
 
@@ -36,10 +39,18 @@ class Unit(NamedTuple):
     entries: int
 
 
+def is_plain(path: Path) -> bool:
+    """Whether this is a file itself: no link, which may lead anywhere, and no pipe or device, which may never end."""
+    try:
+        return S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def extents_of(folder: Path) -> list[int]:
     """How far each segment of entries goes now."""
     found: list[int] = []
-    while (path := folder / entry_segment(len(found))).is_file():
+    while is_plain(path := folder / entry_segment(len(found))):
         found.append(path.stat().st_size)
     return found
 
@@ -107,30 +118,46 @@ def stretches(file: BinaryIO, start: int, end: int) -> Iterator[Stretch | Bad]:
         if not data:
             return
         whole = at + len(data) >= end
-        good, stopped = _good(data, at)
-        if good.records:
-            yield good
-        if stopped == len(data):
-            at, size = at + stopped, WINDOW
-            continue
-        found = next(scan(data, stopped))
-        assert isinstance(found, Bad)
-        if not whole and found.torn and (found.after is None or found.after >= len(data)):
-            # perhaps only the window cuts it: again, from where it begins, or with more
-            at, size = at + stopped, WINDOW if stopped else 2 * size
-            continue
-        torn, unfinished = found.torn and whole, found.unfinished and whole
-        yield found._replace(offset=at + found.offset, torn=torn, unfinished=unfinished)
-        if found.after is None:
-            return
-        at, size = at + found.after, WINDOW
+        local = 0  # within the window: many bad records in it cost one read of it
+        while True:
+            good, stopped = _good(data, at, local)
+            if good.records:
+                yield good
+            if stopped == len(data):
+                at, size = at + stopped, WINDOW
+                break
+            found = next(scan(data, stopped))
+            assert isinstance(found, Bad)
+            torn = found.torn and whole
+            if not whole and found.torn and (found.after is None or found.after >= len(data)):
+                if stopped or size < LARGEST:
+                    # perhaps only the window cuts it: again, from where it begins, or with more
+                    at, size = at + stopped, WINDOW if stopped else min(2 * size, LARGEST)
+                    break
+                torn = _zeros_behind(file, at + (found.after or 0), end)
+            yield found._replace(offset=at + found.offset, torn=torn, unfinished=found.unfinished and whole)
+            if found.after is None:
+                return
+            local = found.after
 
 
-def _good(data: bytes, base: int) -> tuple[Stretch, int]:
-    """The good records that a window begins with, and where in it they end."""
+def _zeros_behind(file: BinaryIO, at: int, end: int) -> bool:
+    """Whether nothing but zeros follows; where more follows than a segment holds, nobody looks."""
+    if end - at > SEGMENT:
+        return False
+    file.seek(at)
+    while at < end and (data := file.read(min(WINDOW, end - at))):
+        if not only_zeros(data, 0):
+            return False
+        at += len(data)
+    return True
+
+
+def _good(data: bytes, base: int, start: int) -> tuple[Stretch, int]:
+    """The good records from a place in a window on, and where in it they end."""
     offsets: list[int] = []
     records: list[bytes] = []
-    at, end, head = 0, len(data), HEAD.size
+    at, end, head = start, len(data), HEAD.size
     unpack, crc32 = HEAD.unpack_from, zlib.crc32
     found_at, found = offsets.append, records.append
     while at + head <= end:

@@ -8,9 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from agentbus.crypto.keys import checked_key
 from agentbus.crypto.merkle import leaf_hash
+from agentbus.delegation.statements import Instance
 from agentbus.errors import AgentBusError
-from agentbus.log.checkpoint import parse_origin
+from agentbus.log.checkpoint import parse_origin, read_checkpoint, verify_checkpoint
 from agentbus.log.entry import (
     ACCEPTED,
     Close,
@@ -35,6 +37,10 @@ from agentbus.wire.limits import LIMITS, SECOND
 ROUND_A_STOP: Final = 5 * SECOND  # what was under way to a process that stops may be lost without a word
 
 
+Who = tuple[str, bytes | None]
+"""An instance: its principal and the id that it chose. Another principal may choose the same id."""
+
+
 class Line(NamedTuple):
     """One message, as one side logged it; of its header only what joining needs."""
 
@@ -50,6 +56,16 @@ class Line(NamedTuple):
     issued_at: int
     deadline: int
     level: str  # what answer its sender waits for; empty for none
+
+    @property
+    def source(self) -> Who:
+        """The instance that sent it."""
+        return self.sender, self.sender_instance
+
+    @property
+    def target(self) -> Who:
+        """The instance that it is for."""
+        return self.recipient, self.recipient_instance
 
 
 def line_of(position: int, instant: int, header: Header, code: str, known: dict[str, str]) -> Line:
@@ -90,10 +106,11 @@ class Side:
     concluded: set[bytes] = field(default_factory=set)  # of them, those whose answer it is, or that got an error
     cancelled: set[bytes] = field(default_factory=set)  # messages that were called off here
     ended: dict[bytes, str] = field(default_factory=dict)  # handlers that ended without a frame, and why
-    newest: dict[tuple[bytes, bytes | None], int] = field(default_factory=dict)  # by pair: the greatest number taken
+    newest: dict[tuple[Who, Who], int] = field(default_factory=dict)  # by pair: the greatest number taken
     forgot: list[tuple[int, int, str]] = field(default_factory=list)  # spans of time, and what took them
     runs: list[Run] = field(default_factory=list)
     last: int = 0
+    note: bytes | None = None  # its checkpoint
     _known: dict[str, str] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:
@@ -134,7 +151,7 @@ class Side:
         if before is None or before.code != ACCEPTED:
             line = line_of(entry.position, entry.instant, header, entry.code, self._known)
             self.received[digest] = line
-            pair = (line.sender_instance, line.recipient_instance)
+            pair = (line.source, line.target)
             self.newest[pair] = max(self.newest.get(pair, 0), line.peer_seq)
         if header.in_reply_to is not None and entry.code == ACCEPTED:
             self.answered.add(header.in_reply_to)
@@ -144,7 +161,7 @@ class Side:
 
     def may_take(self, line: Line) -> bool:
         """Whether a message for it can be under way where its log ends: there is time, and nothing later came."""
-        later = self.newest.get((line.sender_instance, line.recipient_instance), 0) > line.peer_seq
+        later = self.newest.get((line.source, line.target), 0) > line.peer_seq
         return not later and line.deadline > self.last and bool(self.runs) and not self.runs[-1].closed
 
     def wrote(self, instant: int) -> bool:
@@ -155,7 +172,7 @@ class Side:
 
     def stopped(self, line: Line) -> bool:
         """Whether the process had stopped when a message for it was sent, or did: nothing later of the pair came."""
-        later = self.newest.get((line.sender_instance, line.recipient_instance), 0) > line.peer_seq
+        later = self.newest.get((line.source, line.target), 0) > line.peer_seq
         return not later and not self.wrote(line.instant)
 
     def power(self, instant: int) -> bool:
@@ -171,7 +188,7 @@ def read_side(log: LogFolder, name: str, start: int = 0) -> Side:
             node = parse_origin(log.origin).node
         except AgentBusError:
             node = None
-    side = Side(name, node)
+    side = Side(name, node, note=log.note)
     for entry in log.decoded(start):
         with suppress(AgentBusError):
             side.add(entry)
@@ -191,18 +208,40 @@ def frame_digests(log: LogFolder, wanted: Collection[bytes]) -> dict[bytes, byte
     return found
 
 
-def homes_of(sides: Sequence[Side], nodes: Iterable[tuple[bytes, str]]) -> dict[bytes, str]:
+def homes_of(sides: Sequence[Side], instances: Iterable[Instance]) -> dict[Who, str]:
     """Which side each instance lives on.
+
+    A statement may name any node that nobody owns, so what it says counts only where the log key that it names signed
+    the side's checkpoint. And a log may hold as sent what others sent: that counts where no statement says otherwise.
 
     Args:
         sides: The logs that are here.
-        nodes: (instance id, node) as the instances' statements say it.
+        instances: The instances' statements, verified.
     """
-    by_node = {side.node: side.name for side in reversed(sides) if side.node is not None}
-    homes: dict[bytes, str] = {}
+    kept: dict[tuple[str, bytes], list[str]] = {}
+    stated: dict[Who, list[str]] = {}
+    for one in instances:
+        named = (one.node, one.log_key)
+        if named not in kept:
+            kept[named] = [side.name for side in sides if _keeps(side, *named)]
+        if kept[named]:
+            stated[one.principal, one.instance_id] = kept[named]
+    homes: dict[Who, str] = {}
     for side in sides:
-        homes |= {line.sender_instance: side.name for line in side.sent.values()}
-    for instance, node in nodes:
-        if node in by_node:
-            homes.setdefault(instance, by_node[node])
+        for line in side.sent.values():
+            if side.name in stated.get(line.source, [side.name]):
+                homes[line.source] = side.name
+    for who, names in stated.items():
+        homes.setdefault(who, names[0])
     return homes
+
+
+def _keeps(side: Side, node: str, log_key: bytes) -> bool:
+    """Whether a side is the log of this node under this key."""
+    if side.note is None or side.node != node:
+        return False
+    try:
+        verify_checkpoint(side.note, read_checkpoint(side.note).origin, checked_key(log_key))
+    except AgentBusError:
+        return False
+    return True

@@ -15,7 +15,7 @@ from agentbus.errors import AgentBusError
 from agentbus.log.batches import Signer
 from agentbus.log.boxes import NO_BOX
 from agentbus.log.decoding import decode_entry
-from agentbus.log.entry import ACCEPTED, Entry, Message, PeerCheckpoint, Received, Redaction, Sent, Step
+from agentbus.log.entry import ACCEPTED, MAX_ENTRY, Entry, Message, PeerCheckpoint, Received, Redaction, Sent, Step
 from agentbus.log.history import History, Statements
 from agentbus.log.index import Damage
 from agentbus.log.judge import Judge, flow_of, where
@@ -107,7 +107,8 @@ class Sweep:
         covered = min(len(leaves), self._covered - start)
         if covered > 0:
             self._tile(0, start // WIDTH, covered, b"".join(leaves[:covered]))
-            self._tile(ENTRIES, start // WIDTH, covered, encode_bundle(entries[:covered]))
+            if max(map(len, entries[:covered])) <= MAX_ENTRY:  # else no bundle holds it, and the entry is named
+                self._tile(ENTRIES, start // WIDTH, covered, encode_bundle(entries[:covered]))
 
     def _tile(self, level: int, number: int, width: int, expected: bytes) -> None:
         path = tile_path(level, number, width)
@@ -128,7 +129,7 @@ class Sweep:
         headers = [self._header(position, entry) for position, entry in entries]
         digests = [leaf_hash(entry.header) if isinstance(entry, _MESSAGES) else b"" for _, entry in entries]
         settle = self._part.fates.add
-        flows, alike, accepted = self._flows, [], []
+        flows, alike, accepted, refused = self._flows, [], [], []
         for (position, entry), header, digest in zip(entries, headers, digests, strict=True):
             settle(entry, header, digest, position)
             if header is None or not isinstance(entry, _MESSAGES):
@@ -149,8 +150,14 @@ class Sweep:
                 accepted.append((entry, header, digest))
             else:
                 self._part.bodiless += entry.body is None
+                if entry.body is not None:
+                    refused.append((entry, header, digest))
         self._judge.alike(alike)
         self._bodies(accepted)
+        for message, its, _ in refused:  # there need be none; one that is there is read under its sender's name
+            data = self._log.box(message.body).data if message.body is not None else None
+            if data is not None and not _is_body(data, its):
+                self._part.intact.problem(f"{where(message, its)}: its body is not the one its header commits to")
 
     def _decode(self, at: int, records: Sequence[bytes]) -> list[tuple[int, Entry]]:
         """The entries that can be read, with their positions."""
@@ -166,6 +173,9 @@ class Sweep:
             entries.append((position, entry))
             if entry.instant > part.latest:
                 part.latest = entry.instant
+            if position >= self._covered:
+                early, late = part.behind or (entry.instant, entry.instant)
+                part.behind = min(early, entry.instant), max(late, entry.instant)
             if sizes and position + 1 in sizes:
                 part.latest_at[position + 1] = part.latest
             if entry.position != position:
@@ -227,7 +237,7 @@ class Sweep:
             part.inputs.checked += header.kind in OPENING and isinstance(entry, Received)
             if data is None:
                 self._absent(entry, header, digest)
-            elif len(data) != 32 + header.body_length or commit_body(data[:32], data[32:]) != header.body_commitment:
+            elif not _is_body(data, header):
                 part.intact.problem(f"{where(entry, header)}: its body is not the one its header commits to")
 
     def _absent(self, entry: Message, header: Header, digest: bytes) -> None:
@@ -252,8 +262,16 @@ class Sweep:
             mine = self._statements.get(entry.statement)
         elif entry.code == ACCEPTED:
             mine = self._statements.of_instance(header.recipient, header.recipient_instance)
+            if mine is None:
+                text = "nothing beside the log says that its recipient lives here"
+                self._part.intact.problem(f"{where(entry, header)}: {text}")
         if mine is not None:
             self._part.log_keys.setdefault(mine.log_key, entry.position)
+
+
+def _is_body(salted: bytes, header: Header) -> bool:
+    """Whether this is the salt and the body that a header commits to."""
+    return len(salted) == 32 + header.body_length and commit_body(salted[:32], salted[32:]) == header.body_commitment
 
 
 def statement_blobs(log: LogFolder, start: int = 0) -> Iterator[tuple[bytes, bytes]]:

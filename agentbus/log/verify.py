@@ -29,9 +29,12 @@ from agentbus.log.sweep import Sweep, statement_blobs
 from agentbus.log.tiles import WIDTH, TileTree, tile_path
 from agentbus.log.witness import Held, count_for, forward_dated, judge_notes
 from agentbus.wire.ids import b64
+from agentbus.wire.limits import SECOND
 
 Parts = Callable[[Sequence[Unit], Sequence[int]], Iterable[Part]]
 """(units, sizes at which roots are wanted) → the parts in order, whoever reads them."""
+UNCOVERED: Final = 60 * SECOND
+"""As long a stretch of entries as a writer that was busy, or killed, may leave behind its last checkpoint."""
 _UNSIGNED: Final = "no instance of this node is known, so the checkpoint's signature was not judged"
 
 
@@ -217,6 +220,11 @@ class Verification:
         if said is not None and self._signer_key is None:
             verdict = self._intact.verdict(reason=reason)
             return verdict if verdict.ok is False else Verdict(None, verdict.checked, [], _UNSIGNED)
+        early, late = self._found.behind or (0, 0)
+        if late - early > UNCOVERED:  # whoever has the disk may have put back an old checkpoint and written on
+            reason = f"{reason}: they span {(late - early) // SECOND} s, and a running node signs one in each"
+            verdict = self._intact.verdict(reason=reason)
+            return verdict if verdict.ok is False else Verdict(None, verdict.checked, [], reason)
         return self._intact.verdict(nothing="the log is empty", reason=reason)
 
 

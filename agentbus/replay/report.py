@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from agentbus.log.report import moment
 from agentbus.wire.ids import b64
 
 Status = Literal["same", "equivalent", "different", "missing", "extra", "not replayable"]
@@ -52,7 +52,7 @@ class Result:
         found = self.divergence
         return {
             "position": self.position,
-            "time": datetime.fromtimestamp(self.instant / 1_000_000, UTC).isoformat(),
+            "time": moment(self.instant).isoformat(),
             "message": b64(self.digest),
             "action": self.action,
             "sender": self.sender,

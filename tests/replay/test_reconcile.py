@@ -175,7 +175,7 @@ def test_what_is_sent_to_a_process_that_stopped_is_explained_unless_later_ones_c
     for digest, expected in ((last, ("lost", "explained", "shop")), (first, ("lost", "undecidable", ""))):
         changed = [_copy(shop), _copy(mallory)]
         line = changed[0].received.pop(digest)
-        pair = (line.sender_instance, line.recipient_instance)
+        pair = (line.source, line.target)
         if digest == last:
             changed[0].newest[pair] = line.peer_seq - 1
         changed[0].runs = [Run(0, line.instant - 1, closed=True)]

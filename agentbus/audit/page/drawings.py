@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from html import escape
 
 from agentbus.audit.page.story import ANSWERS, Conversation, Told, edges
+from agentbus.log.report import moment
 
 ROW = 26
 _MAX_DOTS = 4000
@@ -15,7 +15,7 @@ _MAX_DOTS = 4000
 
 def clock(instant: int, *, date: bool = False) -> str:
     """An instant for people, UTC."""
-    found = datetime.fromtimestamp(instant / 1_000_000, UTC)
+    found = moment(instant)
     return found.strftime("%Y-%m-%d %H:%M:%S" if date else "%H:%M:%S.%f")[: 19 if date else 12]
 
 

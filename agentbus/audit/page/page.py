@@ -194,7 +194,7 @@ def _message(one: Told, start: int, *, bodies: bool) -> str:
     path = " → ".join(who.short for who in message.path)
     scopes = ", ".join(message.authority.scopes) if message.authority else ""
     facts = [
-        ("authority", f"{path}{f' with {scopes}' if scopes else ''}" if path else "unreadable"),
+        ("claims" if one.refused else "authority", f"{path}{f' with {scopes}' if scopes else ''}" or "unreadable"),
         ("digest", b64(message.digest)), ("logged by", ", ".join(dict.fromkeys(one.logs))),
     ]  # fmt: skip
     if one.sent is not None and one.received is not None:

@@ -58,7 +58,7 @@ class Conversation:
     @property
     def user(self) -> str:
         """On whose behalf it began; empty where an agent speaks for itself."""
-        found = next((one.message.user for one in self.told if one.message.user), None)
+        found = next((one.message.user for one in self.told if one.message.user and not one.refused), None)
         return found.short if found else ""
 
     @property

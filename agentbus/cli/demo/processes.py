@@ -37,8 +37,8 @@ class Processes:
         """``agentbus`` with these arguments; what it complains of goes to ``<data>/errors.txt``."""
         with (self._data / "errors.txt").open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "agentbus.cli.main", *arguments, stdin=DEVNULL, stdout=stdout, stderr=errors,
-                env=self._env,
+                sys.executable, "-P", "-m", "agentbus.cli.main", *arguments, stdin=DEVNULL, stdout=stdout,
+                stderr=errors, env=self._env,
             )  # fmt: skip
         self._running.append(process)
         return process

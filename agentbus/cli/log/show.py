@@ -12,7 +12,7 @@ import click
 
 from agentbus.cli.log.options import evidence_options
 from agentbus.cli.log.verify import progress_bar
-from agentbus.cli.output import json_option
+from agentbus.cli.output import json_option, printable
 from agentbus.cli.pin import pinned_root
 from agentbus.cli.when import instant
 
@@ -63,7 +63,7 @@ def show(
         for message, problem in evidence.follow(wait=lambda: time.sleep(EVERY), **filters):
             click.echo(_line(message, as_json=as_json, bodies=bodies))
             if problem:
-                click.echo(f"negative: {problem}", err=True)
+                click.echo(printable(f"negative: {problem}"), err=True)
     if not report.ok:
         raise click.exceptions.Exit(1)
 
@@ -77,10 +77,12 @@ def _line(message: Message, *, as_json: bool, bodies: bool) -> str:
     names = f"{message.sender.short} → {message.recipient.short}"
     where = f"{row['time'][11:23]} {row['log']:12} {row['position']:5}"
     line = f"{where} {row['kind']:8} {names:28} {row['action']:14} {sign}{path}"
+    line = printable(" ".join(line.splitlines()))
     if not bodies:
         return line
     missing = (
         "(erased)" if message.erased else "(refused, and so not kept)" if message.accepted is False else "(absent)"
     )
     shown = row["body"] if message.body is not None else missing
-    return f"{line}\n    {shown}"
+    # indented, or a body could look like lines of ours
+    return f"{line}\n    " + "\n    ".join(printable(shown).split("\n"))
