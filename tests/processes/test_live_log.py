@@ -83,6 +83,11 @@ def test_logs_that_are_written_under_load_are_never_called_damaged(desk: Desk, r
             for log in BOTH[0]:
                 assert "negative" not in desk.run("log", "show", log, *EVENTS, "--last", "1")
             assert desk.json("log", "report", *BOTH[0], *EVENTS)["ok"]
+            assert desk.json("log", "replay", "logs/keeper", "keeping:keeper", *EVENTS)["ok"]
+            first = desk.json("log", "show", "logs/keeper", *EVENTS, "--action", "Keep")["digest"]
+            proof = f"{at}.proof.json"
+            assert desk.json("log", "prove", "logs/keeper", first, *EVENTS, "--out", proof)["ok"]
+            assert desk.json("log", "check-proof", proof)["ok"]
             out = f"out-{at}"
             assert desk.json("log", "export", *BOTH[1], *EVENTS, "--out", out)["ok"]
             copies = sorted(str(path) for path in (desk.folder / out / "logs").iterdir())
