@@ -16,7 +16,7 @@ from typing import Any, Final
 from agentbus.crypto.cache import SignatureCache
 from agentbus.crypto.keys import VerifyKey, checked_key
 from agentbus.crypto.signing import Purpose, verify
-from agentbus.delegation.drawing import tree
+from agentbus.delegation.drawing import moment, tree
 from agentbus.delegation.grant import Grant, Link, chain_digest, decode_link, decode_links, encode_chain, targets_within
 from agentbus.delegation.memory import Memory
 from agentbus.delegation.outside import exceeds_consent, exceeds_issuer
@@ -284,9 +284,11 @@ def _judge(link: Link, parent: Link | None, trust: Trust, now: int, cache: Signa
     if grant.subject.domain != trust.domain:
         raise _no("reject.foreign_domain", grant.n, f"this is {trust.domain}")
     if now < grant.not_before - LIMITS.skew:
-        raise _no("reject.grant_early", grant.n, "not valid yet")
+        raise _no("reject.grant_early", grant.n, f"{_between(grant)} is not valid yet")
     if now >= grant.expires:
-        raise _no("reject.grant_expired", grant.n, "expired")
+        raise _no(
+            "reject.grant_expired", grant.n, f"{_between(grant)} ended at {moment(grant.expires)}; ask for a new one"
+        )
     if trust.is_revoked("grant", link.digest):
         raise _no("reject.revoked", grant.n, "this grant was revoked")
     key = _instance_issuer(link, parent, trust, now) if parent else _root_issuer(link, trust, now)
@@ -372,6 +374,10 @@ def _judge_holder(link: Link, trust: Trust) -> None:
 def _require_good(code: str | None, link: int, who: PrincipalId) -> None:
     if code is not None:
         raise _no(code, link, f"{who.short}: {CODES[code]}")
+
+
+def _between(grant: Grant) -> str:
+    return f"what {grant.issuer.short} granted {grant.audience.short}"
 
 
 def _no(code: str, link: int, message: str, **details: Any) -> Rejected:

@@ -41,14 +41,14 @@ def narrowed(parent: Grant, child: Grant) -> list[str]:
     if child.targets != parent.targets:
         found.append(f"only to {_targets(child)}")
     if child.expires != parent.expires:
-        found.append(f"only until {_at(child.expires)}")
+        found.append(f"only until {moment(child.expires)}")
     if child.conversation is not None and parent.conversation is None:
         found.append("only in one conversation")
     return found + _own(child)
 
 
 def _bounds(root: Grant) -> list[str]:
-    found = [f"to {_targets(root)}, until {_at(root.expires)}"]
+    found = [f"to {_targets(root)}, until {moment(root.expires)}"]
     if root.conversation is not None:
         found.append("only in one conversation")
     return found + _own(root)
@@ -71,5 +71,9 @@ def _targets(of: Grant) -> str:
     return (", ".join(names) or "nobody") + more
 
 
-def _at(instant: int) -> str:
-    return f"{datetime.fromtimestamp(instant / 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+def moment(instant: int) -> str:
+    """An instant (microseconds) as people read it; a number of microseconds where no calendar has it."""
+    try:
+        return f"{datetime.fromtimestamp(instant / 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):  # whoever signs a grant chooses it
+        return f"{instant} µs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -448,6 +449,16 @@ def test_a_link_counts_within_its_window_only(world: World) -> None:
     judge(links, world, now=NOON - LIMITS.skew)
     refuse(links, world, "reject.grant_expired", now=NOON + HOUR, link=0)
     refuse(links, world, "reject.grant_early", now=NOON - LIMITS.skew - 1, link=0)
+
+
+@pytest.mark.parametrize("expires", [NOON + HOUR, 2**62, 2**63 - 1])
+def test_what_ended_says_whose_it_was_and_when_whatever_its_signer_wrote(world: World, expires: int) -> None:
+    """Verifying answers with a code for any number, also one that is no date."""
+    links = draw_chain("alice -[a]-> carol", world=world, changes={0: {"expires": expires}})
+    with pytest.raises(Rejected) as caught:
+        judge(links, world, now=expires)
+    says = r"link 0: what user/alice granted carol ended at (2026-\d\d-\d\d \d\d:\d\d:00 UTC|\d+ µs); ask for a new one"
+    assert caught.value.code == "reject.grant_expired" and re.fullmatch(says, caught.value.message)
 
 
 def test_the_window_is_the_intersection_of_all_links(world: World) -> None:
