@@ -177,7 +177,7 @@ class _Join:
         lost: list[tuple[bytes, Line, Side]] = []
         for digest, line in side.sent.items():
             other = self._home(line.target)
-            if digest in side.unsent:
+            if digest in side.unsent and (other is None or digest not in other.received):
                 yield _finding("lost", "explained", side.name, f"never left: {side.unsent[digest]}", digest, line, side)
                 continue
             if other is None:

@@ -208,13 +208,25 @@ def test_unsent_reordered_and_two_under_one_number(sides: list[Side]) -> None:
     shop, mallory = sides
     digests = [d for d, line in shop.received.items() if line.sender.endswith("mallory")]
     shop.received = {d: shop.received[d] for d in (digests[1], digests[0], *digests[2:])} | shop.received
-    digest = next(d for d, line in mallory.sent.items() if line.level)
+    digest = [d for d, line in mallory.sent.items() if line.level][-1]
     mallory.unsent[digest] = "the connection takes no more"
+    shop.received.pop(digest)
     other = mallory.sent[digests[2]]
     mallory.sent[b"other" * 6 + b"xx"] = other
     found = told(sides)
     for expected in (("lost", "explained", "mallory"), ("reordered", "explained", ""), ("two", "party", "mallory")):
         assert expected in found
+
+
+def test_nobody_makes_an_order_undone_by_saying_that_it_never_left(sides: list[Side]) -> None:
+    """The receiver holds it under its sender's signature: it is joined like any other, and its answer asked after."""
+    shop, mallory = sides
+    before = reconcile(sides, homes_of(sides, [])).joined
+    digest = next(d for d, line in mallory.sent.items() if line.level == "reply" and d in mallory.settled)
+    mallory.unsent[digest] = "the connection takes no more"
+    assert reconcile(sides, homes_of(sides, [])).joined == before and sorted(told(sides)) == HONEST
+    mallory.settled.discard(digest), shop.concluded.discard(digest)
+    assert ("unreceipted", "party", "shop") in told(sides)
 
 
 def test_what_is_not_here_is_not_judged(folder: Path) -> None:
