@@ -27,7 +27,8 @@ from agentbus.runtime.serving import Service, policy_of
 from agentbus.services.administration import directory_agent
 from agentbus.services.directory import DirectoryServer
 from agentbus.services.discovery import Claims, add_discovery
-from agentbus.services.exchange import Once, add_exchange
+from agentbus.services.exchange import add_exchange
+from agentbus.services.once import Once
 from agentbus.wire.ids import everyone, name_id
 from agentbus.wire.limits import SECOND
 

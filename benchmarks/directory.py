@@ -1,7 +1,7 @@
 """Figures of the directory: ``python benchmarks/directory.py [EXCHANGES] [AGENTS] [--json]``. Never a gate.
 
-A directory in a process of its own, over ZeroMQ under CURVE: until it is ready, what a key costs to look up, what a token
-exchange costs, and how much memory agents take that do nothing.
+A directory in a process of its own, over ZeroMQ under CURVE: until it is ready, what a key costs to look up, what a
+token exchange costs, and how much memory agents take that do nothing.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ from agentbus.runtime.voices import Voice
 from agentbus.services.administration import directory_agent
 from agentbus.services.directory import DirectoryServer
 from agentbus.services.discovery import Claims, add_discovery
-from agentbus.services.exchange import Once, add_exchange, issuer_of
+from agentbus.services.exchange import add_exchange, issuer_of
+from agentbus.services.once import Once
 from agentbus.transport.memory import MemoryHub, MemoryTransport
 from agentbus.wire.ids import PrincipalId, everyone, name_id
 

@@ -12,15 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
+from weakref import WeakKeyDictionary
 
 from pydantic import Field
 
 from agentbus.crypto.sealed import SealKey, seal
 from agentbus.delegation.chain import Authority, verify_chain
 from agentbus.delegation.scope import Scope, scopes
-from agentbus.errors import DirectoryRefused, Malformed, ProgrammingError
+from agentbus.errors import DirectoryRefused, Malformed, ProgrammingError, Rejected
 from agentbus.runtime.caller import Caller, _Plain
 from agentbus.runtime.message import Request, Strict, adapter
+from agentbus.runtime.node import Node
 from agentbus.wire.ids import PrincipalId, b64, unb64
 from agentbus.wire.limits import SECOND
 
@@ -119,6 +121,10 @@ class AccessToken:
     expires: datetime
 
 
+_keys: Final[WeakKeyDictionary[Node, bytes]] = WeakKeyDictionary()
+"""The exchange's key as each node last heard it from its directory; it is another one after the directory's restart."""
+
+
 async def ask(caller: Caller, what: Literal["exchange", "inspect", "revoke"], parameters: Sequence[Any]) -> Any:
     """Ask the exchange something that is sealed both ways.
 
@@ -129,15 +135,17 @@ async def ask(caller: Caller, what: Literal["exchange", "inspect", "revoke"], pa
     own = caller._own()
     body = {"do": what, "from": own._voice.identity.id, "reply_to": b64(mine.public), "parameters": list(parameters)}
     for last in (False, True):
-        key = unb64((await own.request("service/directory", ExchangeKey())).key, 32)
-        sealed = seal(json.dumps(body).encode(), key)
+        key = _keys.get(caller._node)
+        if key is None:
+            key = _keys[caller._node] = unb64((await own.request("service/directory", ExchangeKey())).key, 32)
         try:
-            answer = await own.request("service/directory", Tokens(sealed=b64(sealed)))
+            answer = await own.request("service/directory", Tokens(sealed=b64(seal(json.dumps(body).encode(), key))))
         except DirectoryRefused as error:
             if error.code != "directory.exchange_key" or last:
                 raise
-            continue  # it started anew between the two requests
-        return json.loads(mine.open(unb64(answer.sealed)))
+            _keys.pop(caller._node, None)  # it started anew since its key was asked for
+        else:
+            return json.loads(mine.open(unb64(answer.sealed)))
     raise AssertionError("unreachable")
 
 
@@ -183,8 +191,12 @@ async def exchange(
         ("consent", "" if consent is None else b64(hashlib.sha256(consent.encode()).digest())),
     ]
     answer = await ask(caller, "exchange", parameters)
-    await node.source.refresh()  # the issuer's rule, or the consent, may stand in an entry that was not heard yet
-    return verify_chain(unb64(answer["access_token"]), trust=node.source.trust, now=node.clock.now())
+    chain = unb64(answer["access_token"])
+    try:
+        return verify_chain(chain, trust=node.source.trust, now=node.clock.now())
+    except Rejected:  # the issuer's rule, or the consent, may stand in an entry that was not heard yet
+        await node.source.refresh()
+    return verify_chain(chain, trust=node.source.trust, now=node.clock.now())
 
 
 async def token_for(caller: Caller, held: Authority, audience: str, granted: Sequence[str | Scope]) -> AccessToken:

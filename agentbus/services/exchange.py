@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from agentbus.authn.foreign import verify_foreign
@@ -26,7 +24,7 @@ from agentbus.delegation.scope import scope, scopes
 from agentbus.delegation.statements import directory_id
 from agentbus.directory import rules
 from agentbus.directory.core import Directory
-from agentbus.errors import AgentBusError, Denied, DirectoryRefused, LogError, Rejected
+from agentbus.errors import AgentBusError, Denied, DirectoryRefused, Rejected
 from agentbus.runtime.agent import Agent
 from agentbus.runtime.context import Context
 from agentbus.runtime.exchange import (
@@ -48,6 +46,7 @@ from agentbus.runtime.exchange import (
 from agentbus.services import exchange_rules
 from agentbus.services.exchange_rules import Access, Client, Root
 from agentbus.services.exchange_tokens import OwnToken, is_own, jwks, sign_access, verify_access
+from agentbus.services.once import Once
 from agentbus.services.resources import close_with
 from agentbus.wire.ids import PrincipalId, b64, name_id
 from agentbus.wire.limits import SECOND
@@ -56,63 +55,8 @@ CODES: Final = {
     "reject.token_replayed": "This token was exchanged before; it is good once. Get a fresh one.",
     "denied.token": "An access token is revoked by somebody it names, or by the operator.",
     "denied.exchange_standing": "Whoever asks for an exchange speaks under their own standing grant.",
-    "log.exchange_unreadable": "The file of used tokens cannot be opened. Without it a used token could be used again:"
-    " restore it, or end the issuers first.",
     "directory.issuer": "The rule for an outside issuer cannot be used as it is.",
 }
-
-KEPT: Final = 24 * 3600 * SECOND
-FILE: Final = "exchange.sqlite"
-
-
-class Once:
-    """What was used or revoked, in one SQLite file with ``synchronous=FULL``: an answer is on the disk when it returns.
-
-    Args:
-        folder: Where ``exchange.sqlite`` lies; None keeps it in memory.
-
-    Raises:
-        LogError: ``log.exchange_unreadable``.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        try:
-            if folder is None:
-                self._db = sqlite3.connect(":memory:", isolation_level=None)
-            else:
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._db = sqlite3.connect(folder / FILE, isolation_level=None)
-                os.chmod(folder / FILE, 0o600)  # noqa: PTH101
-            self._db.execute("PRAGMA synchronous=FULL")
-            for table in ("used", "revoked"):
-                self._db.execute(
-                    f"CREATE TABLE IF NOT EXISTS {table}"
-                    " (issuer TEXT, jti TEXT, expires INTEGER NOT NULL, PRIMARY KEY (issuer, jti)) WITHOUT ROWID"
-                )
-        except sqlite3.Error as error:
-            raise LogError("log.exchange_unreadable", f"{folder}: {error}") from error
-
-    def use(self, issuer: str, jti: str, expires: int, *, now: int) -> bool:
-        """Use a token up: one atomic set-if-absent. False where it was used before. It is kept for a day longer than it
-        lives, because a clock may be set back.
-        """
-        self._db.execute("DELETE FROM used WHERE expires <= ?", (now - KEPT,))
-        done = self._db.execute("INSERT OR IGNORE INTO used VALUES (?, ?, ?)", (issuer, jti, expires))
-        return done.rowcount == 1
-
-    def revoke(self, issuer: str, jti: str, expires: int, *, now: int) -> None:
-        """Let an access token count no more; likewise kept."""
-        self._db.execute("DELETE FROM revoked WHERE expires <= ?", (now - KEPT,))
-        self._db.execute("INSERT OR IGNORE INTO revoked VALUES (?, ?, ?)", (issuer, jti, expires))
-
-    def is_revoked(self, issuer: str, jti: str) -> bool:
-        """Whether an access token was revoked."""
-        row = self._db.execute("SELECT 1 FROM revoked WHERE issuer = ? AND jti = ?", (issuer, jti))
-        return row.fetchone() is not None
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._db.close()
 
 
 class Exchange:
@@ -128,22 +72,30 @@ class Exchange:
         self.core, self.once = core, once
         self._entropy = entropy
 
-    def exchange(self, parameters: list[tuple[str, str]], client: Client, *, now: int) -> dict[str, Any]:
+    async def exchange(self, parameters: list[tuple[str, str]], client: Client, *, now: int) -> dict[str, Any]:
         """One exchange; the answer has the members of RFC 8693 §2.2.1.
 
         Raises:
             What :func:`exchange_rules.judge` raises. Rejected: ``reject.token_replayed``.
         """
+        granted = self._judge(parameters, client, now)
+        if isinstance(granted, Root):
+            issuer, jti, _, ends = granted.token
+            if not await self.once.use(issuer, jti, ends, now=now):
+                raise Rejected("reject.token_replayed", "this token was exchanged before; get a fresh one")
+            granted = self._judge(
+                parameters, client, now
+            )  # the directory may have changed while the disk was waited for
+        return self._access(granted, now) if isinstance(granted, Access) else self._root(granted, now)
+
+    def _judge(self, parameters: list[tuple[str, str]], client: Client, now: int) -> Access | Root:
         trust = self.core.trust
         tokens = exchange_rules.Tokens(
             foreign=lambda token: verify_foreign(token, trust.issuers, now=now),
             own=lambda token: self._own(token, now),
             is_own=lambda token: is_own(token, trust.domain),
         )
-        granted = exchange_rules.judge(parameters, client=client, trust=trust, now=now, tokens=tokens)
-        if isinstance(granted, Access):
-            return self._access(granted, now)
-        return self._root(granted, now)
+        return exchange_rules.judge(parameters, client=client, trust=trust, now=now, tokens=tokens)
 
     def inspect(self, token: str, *, now: int) -> dict[str, Any]:
         """What an access token is worth now (RFC 7662 §2.2), and if nothing, why."""
@@ -157,7 +109,7 @@ class Exchange:
             "scope": " ".join(own.scopes), "exp": own.expires // SECOND, "act": own.act, "token_type": "Bearer",
         }  # fmt: skip
 
-    def revoke(self, token: str, client: Client, *, now: int) -> dict[str, Any]:
+    async def revoke(self, token: str, client: Client, *, now: int) -> dict[str, Any]:
         """Let an access token count no more (RFC 7009). One that counts nothing already is no error (§2.2).
 
         Raises:
@@ -170,7 +122,7 @@ class Exchange:
         named = {own.subject, own.client, own.audience, *_actors(own)}
         if client.id not in named and not is_operator(self.core.trust.principals, client.id):
             raise Denied("denied.token", f"the token names {own.subject.short} and not {client.id.short}")
-        self.once.revoke("", own.jti, own.expires, now=now)
+        await self.once.revoke("", own.jti, own.expires, now=now)
         return {}
 
     def _own(self, token: str, now: int) -> OwnToken:
@@ -193,9 +145,7 @@ class Exchange:
         }
 
     def _root(self, granted: Root, now: int) -> dict[str, Any]:
-        core, (issuer, jti, _, ends) = self.core, granted.token
-        if not self.once.use(issuer, jti, ends, now=now):
-            raise Rejected("reject.token_replayed", "this token was exchanged before; get a fresh one")
+        core = self.core
         kind: str = "token"
         evidence: tuple[Any, ...] = granted.token
         if granted.consent is not None:
@@ -243,13 +193,13 @@ def add_exchange(agent: Agent[Any], core: Directory, once: Once, now: Callable[[
         asked = read_sealed(request.sealed, key)
         client = _client(asked["from"], ctx)
         if asked["do"] == "exchange":
-            answer = service.exchange(asked["parameters"], client, now=now())
+            answer = await service.exchange(asked["parameters"], client, now=now())
         else:
             token = dict(asked["parameters"]).get("token", "")
             if asked["do"] == "inspect":
                 answer = service.inspect(token, now=now())
             else:
-                answer = service.revoke(token, client, now=now())
+                answer = await service.revoke(token, client, now=now())
         return Sealed(sealed=b64(seal(json.dumps(answer).encode(), asked["reply_to"])))
 
     @agent.handler

@@ -19,7 +19,7 @@ from agentbus.directory.store import SqliteStore
 from agentbus.errors import AgentBusError
 from agentbus.host import make_operator
 from agentbus.identity import Identity
-from agentbus.services.exchange import Once
+from agentbus.services.once import Once
 from agentbus.testing.draw import NOON
 from agentbus.wire.ids import name_id
 from agentbus.wire.limits import SECOND
@@ -193,12 +193,12 @@ def test_a_directory_whose_keys_are_missing_founds_no_other_over_its_log(data: D
     assert list(load(data).store.entries()) == before
 
 
-def test_a_backup_knows_which_tokens_were_used(data: DirectoryData, tmp_path: Path) -> None:
+async def test_a_backup_knows_which_tokens_were_used(data: DirectoryData, tmp_path: Path) -> None:
     once = Once(data.folder / "exchange")
-    assert once.use("https://idp.example", "jti", NOON + HOUR, now=NOON)
+    assert await once.use("https://idp.example", "jti", NOON + HOUR, now=NOON)
     survival.back_up(data.folder, tmp_path / "backup")
     again = Once(tmp_path / "backup" / "exchange")
-    assert not again.use("https://idp.example", "jti", NOON + HOUR, now=NOON)
+    assert not await again.use("https://idp.example", "jti", NOON + HOUR, now=NOON)
     once.close()
     again.close()
 

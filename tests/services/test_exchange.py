@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import sqlite3
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +53,8 @@ from agentbus.runtime.exchange import (
     ask,
     read_sealed,
 )
-from agentbus.services.exchange import FILE, KEPT, Once, issuer_of
+from agentbus.services.exchange import issuer_of
+from agentbus.services.once import FILE, KEPT, Once
 from agentbus.testing import ManualClock, Network
 from agentbus.testing.plugin import net
 from agentbus.wire.ids import b64, everyone, name_id, unb64
@@ -385,18 +389,64 @@ def test_what_is_sealed_has_one_form(body: bytes) -> None:
 # ── once ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_used_token_stays_used_after_a_restart(tmp_path: Path) -> None:
+async def test_a_used_token_stays_used_after_a_restart(tmp_path: Path) -> None:
     once = Once(tmp_path)
-    assert once.use(IDP, "jti:1", 100, now=0) and not once.use(IDP, "jti:1", 100, now=0)
-    assert once.use("https://other.example", "jti:1", 100, now=0), "another issuer's jti is another"
+    assert await once.use(IDP, "jti:1", 100, now=0) and not await once.use(IDP, "jti:1", 100, now=0)
+    assert await once.use("https://other.example", "jti:1", 100, now=0), "another issuer's jti is another"
     once.close()
     again = Once(tmp_path)
-    assert not again.use(IDP, "jti:1", 100, now=99)
-    assert again.use(IDP, "jti:2", 100, now=99)
-    assert not again.use(IDP, "jti:1", 100, now=100 + KEPT - 1), "expired, and a clock may be set back"
-    assert again.use(IDP, "jti:1", 100, now=100 + KEPT), "it is refused for its age, and need not be remembered"
-    assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
+    assert not await again.use(IDP, "jti:1", 100, now=99)
+    assert await again.use(IDP, "jti:2", 100, now=99)
+    assert not await again.use(IDP, "jti:1", 100, now=100 + KEPT - 1), "expired, and a clock may be set back"
+    assert await again.use(IDP, "jti:1", 100, now=100 + KEPT), "it is refused for its age, and need not be remembered"
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
     again.close()
+
+
+async def test_of_many_that_bring_a_token_at_once_one_is_answered(tmp_path: Path) -> None:
+    """They share a write, and the token is used up in it; who asked and went takes its token with it all the same."""
+    once = Once(tmp_path)
+    uses = [asyncio.ensure_future(once.use(IDP, f"jti:{n % 5}", 100, now=0)) for n in range(50)]
+    gone = asyncio.ensure_future(once.use(IDP, "gone", 100, now=0))
+    await asyncio.sleep(0)
+    gone.cancel()
+    answers = await asyncio.gather(*uses)
+    assert [n for n, new in enumerate(answers) if new] == [0, 1, 2, 3, 4]
+    assert not await once.use(IDP, "gone", 100, now=0)
+    await once.revoke("", "jti:9", 100, now=0)
+    assert once.is_revoked("", "jti:9") and not once.is_revoked("", "jti:8")
+    once.close()
+
+
+async def test_a_token_that_cannot_be_put_down_is_not_exchanged(tmp_path: Path) -> None:
+    once = Once(tmp_path)
+    once._db.execute("DROP TABLE used")
+    with pytest.raises(sqlite3.OperationalError):
+        await once.use(IDP, "jti", 100, now=0)
+    with pytest.raises(sqlite3.OperationalError):  # and nobody who asks afterwards waits for ever
+        await once.use(IDP, "jti", 100, now=0)
+    once.close()
+
+
+async def test_an_issuer_that_is_ended_while_a_token_is_put_down_grants_nothing(
+    net: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token was judged before the wait for the disk, and is judged again after it."""
+    net.user("ann", scopes=["docs:*"])
+    net.trust_issuer(RULE)
+    use = Once.use
+
+    async def slow(self: Once, issuer: str, jti: str, expires: int, *, now: int) -> bool:
+        done = await use(self, issuer, jti, expires, now=now)
+        ended = replace(net._core.trust.issuers[IDP], active=False)
+        net._core.write(now, [("issuer", IDP, ended.encode())])
+        return done
+
+    monkeypatch.setattr(Once, "use", slow)
+    token = PROVIDER.token(net.clock.now() / SECOND, sub="ann", client_id="local")
+    with pytest.raises(Rejected) as caught:
+        await net.exchange(token, scopes=["docs:read"])
+    assert caught.value.code == "reject.token_issuer"
 
 
 async def test_a_directory_that_starts_again_knows_which_tokens_were_used(
@@ -427,11 +477,33 @@ async def test_a_directory_that_starts_again_knows_which_tokens_were_used(
     await host.aclose()
 
 
-def test_two_at_once_use_a_token_once(tmp_path: Path) -> None:
+async def test_a_caller_goes_on_when_the_exchange_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the exchange's key, which is another one after a restart, and its second token is not lost by that."""
+    monkeypatch.setenv("AGENTBUS_HOME", str(tmp_path / "home"))
+    folder, everybody = tmp_path / "directory", [everyone("agents.example")]
+    host = DirectoryHost(folder, listen="tcp://127.0.0.1:*", domain="agents.example")
+    await host.open()
+    host.enrol("user/ann", may_talk_to=everybody, rights=["docs:*"])
+    identity = host.enrol("app", may_talk_to=everybody, ceiling=["docs:*"])
+    rule = issuer_of(IssuerRule.model_validate(RULE), "agents.example")
+    host.core.write(host.clock.now(), [("issuer", IDP, rule.encode())])
+    async with await connect_bus(host.url, identity, listen=None, folder=tmp_path / "app") as bus:
+        port = host.url.port
+        assert await bus.exchange(PROVIDER.token(host.clock.now() / SECOND, sub="ann"), scopes=["docs:read"])
+        await host.aclose()
+        host = DirectoryHost(folder, listen=f"tcp://127.0.0.1:{port}")
+        await host.open()
+        await bus._node.source.refresh()
+        assert await bus.exchange(PROVIDER.token(host.clock.now() / SECOND, sub="ann"), scopes=["docs:read"])
+    await host.aclose()
+
+
+async def test_two_at_once_use_a_token_once(tmp_path: Path) -> None:
     """One atomic set-if-absent, in the file: it holds for two connections as well."""
     one, two = Once(tmp_path), Once(tmp_path)
-    assert [one.use(IDP, "a", 9, now=0), two.use(IDP, "a", 9, now=0)] == [True, False]
-    assert [two.use(IDP, "b", 9, now=0), one.use(IDP, "b", 9, now=0)] == [True, False]
+    assert [await one.use(IDP, "a", 9, now=0), await two.use(IDP, "a", 9, now=0)] == [True, False]
+    assert [await two.use(IDP, "b", 9, now=0), await one.use(IDP, "b", 9, now=0)] == [True, False]
+    assert sorted(await asyncio.gather(one.use(IDP, "c", 9, now=0), two.use(IDP, "c", 9, now=0))) == [False, True]
     one.close()
     two.close()
 
