@@ -97,6 +97,8 @@ def copy_log(log: LogFolder, target: Path) -> None:
 
 def _copy_tiles(folder: Path, target: Path) -> None:
     """Copy the tiles that are not there yet; those that vanish meanwhile are left out."""
+    if (folder / "tile").is_symlink():  # walking begins behind a link, and follows none from there
+        return
     for base, _, names in os.walk(folder / "tile"):
         beside = target / Path(base).relative_to(folder)
         beside.mkdir(parents=True, exist_ok=True, mode=0o700)

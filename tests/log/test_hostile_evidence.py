@@ -218,6 +218,11 @@ def test_links_pipes_and_devices_in_a_log_are_neither_read_nor_exported(lab: Lab
     for path in (tmp_path / "out").rglob("*"):
         assert not path.is_symlink() and (path.is_dir() or b"private key" not in path.read_bytes()), path
     shutil.rmtree(folder / "tile")
+    (tmp_path / "home").mkdir()
+    secret = secret.rename(tmp_path / "home" / "secret")
+    (folder / "tile").symlink_to(tmp_path / "home")
+    copy_log(read_log(folder), tmp_path / "again")
+    assert not (tmp_path / "again" / "tile").exists()
     (folder / "00000000.seg").unlink()
     (folder / "00000000.seg").symlink_to(secret)
     with pytest.raises(LogError):
