@@ -7,7 +7,7 @@ its handler runs once, and its answer goes over the new connection. Whoever does
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from agentbus.crypto.merkle import leaf_hash
@@ -56,6 +56,21 @@ class Again:
                 asyncio.get_running_loop().call_later(ORPHANED, self._orphaned, exchange, connection)
             elif not self.send(exchange, but=connection):
                 self._lose(exchange)
+
+    def left(self, instances: Collection[bytes]) -> None:
+        """The directory says that these ended. It may have lost sight of one that still runs, so each is asked once
+        more for what it was asked, and has to give a sign of life: another process may listen where it did."""
+        self._probe(one for one in self._exchanges.asked if one.party.instance in instances)
+
+    def returned(self, directory: PrincipalId) -> None:
+        """The directory is heard again, perhaps as another process: what it was asked before is asked once more."""
+        self._probe(one for one in self._exchanges.asked if one.party.principal == directory)
+
+    def _probe(self, exchanges: Iterable[Exchange]) -> None:
+        for exchange in [] if self.closed else list(exchanges):
+            frame = self._exchanges.send_again(exchange, exchange.route)
+            if frame is not None and exchange.route.offer(frame):
+                asyncio.get_running_loop().call_later(UNHEARD, self._unheard, exchange, exchange.route)
 
     def send(self, exchange: Exchange, *, but: Connection) -> bool:
         """Send an open question's frame over a new connection to the same instance.

@@ -18,7 +18,7 @@ from agentbus.crypto.signing import Purpose, sign
 from agentbus.delegation.chain import Authority
 from agentbus.delegation.decide import Policy
 from agentbus.delegation.memory import Memory
-from agentbus.delegation.statements import Instance
+from agentbus.delegation.statements import Instance, directory_id
 from agentbus.errors import (
     AgentBusError,
     AgentGone,
@@ -153,7 +153,11 @@ class Node:
             await self.aclose()
             raise
         self.source.changed.append(self._trust_changed)
-        self.source.returned.append(self.voices.announce)
+        self.source.left.append(self.again.left)
+        self.source.returned += [
+            self.voices.announce,
+            lambda: self.again.returned(directory_id(self.source.trust.domain)),
+        ]
         self.spawn(self._keep_durable())
         self.spawn(self._keep_current())
         self.recorder.opened(self.clock.now(), node=self.name, domain=self.source.trust.domain, software="agentbus")

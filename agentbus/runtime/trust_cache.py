@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, Protocol
 
 from agentbus.crypto.keys import thumbprint
@@ -52,6 +52,7 @@ class TrustSource(Protocol):
 
     changed: list[Callable[[], None]]
     departed: set[bytes]  # key ids of instances that ended: they cannot be asked, what they signed still verifies
+    left: list[Callable[[Collection[bytes]], None]]  # called with the ids of instances that just ended, so it is said
     returned: list[Callable[[], None]]  # called when the directory is heard again over a new connection
 
     @property
@@ -95,6 +96,7 @@ class TrustCache:
         self._mirror = mirror
         self.changed: list[Callable[[], None]] = []
         self.departed: set[bytes] = set()
+        self.left: list[Callable[[Collection[bytes]], None]] = []
         self.returned: list[Callable[[], None]] = []
         self.problem: AgentBusError | None = None
         self.forked: Rejected | None = None  # it showed a peer another history: nothing new is believed
@@ -352,7 +354,10 @@ class TrustCache:
 
     def _ended(self, keys: Iterable[bytes]) -> None:
         """These instances ended; of those that are not known here nothing is kept, as they cannot be asked anyway."""
-        self.departed.update(key for key in keys if key in self.trust.instances)
+        ended = {key for key in keys if key in self.trust.instances} - self.departed
+        self.departed |= ended
+        for tell in self.left if ended else ():
+            tell({self.trust.instances[key].instance_id for key in ended})
 
     def head_of(self, size: int) -> bytes | None:
         """The head of this size that the directory showed this node, if it is remembered."""

@@ -182,7 +182,7 @@ class DirectoryServer(Inside):
 
     def _tell_gone(self, keys: list[bytes]) -> None:
         if keys:
-            self.departed.update(keys)
+            super()._tell_gone(keys)
             self._push(self._peers.listening(), ended=keys)
 
     def _push(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from agentbus.crypto.keys import thumbprint
 from agentbus.delegation.statements import Instance, decode_signed
@@ -29,6 +29,7 @@ class Inside:
         self.clock = clock
         self.entropy = entropy
         self.changed: list[Callable[[], None]] = []
+        self.left: list[Callable[[Collection[bytes]], None]] = []
         self.returned: list[Callable[[], None]] = []
         self.departed: set[bytes] = set()
 
@@ -72,7 +73,10 @@ class Inside:
 
     def _tell_gone(self, keys: list[bytes]) -> None:
         """These instances ended, as far as this process knows."""
+        ended = {key for key in keys if key in self.trust.instances} - self.departed
         self.departed.update(keys)
+        for tell in self.left if ended else ():
+            tell({self.trust.instances[key].instance_id for key in ended})
 
     def owns(self, connection: Connection) -> bool:
         return False

@@ -261,7 +261,8 @@ class _Source(Inside):
         super().__init__(server.core, clock, server.entropy)
         self._server, self._owns = server, owns
         self.heard: int | None = None  # the monotonic instant since which the directory is silent
-        self.changed, self.returned, self.departed = server.changed, server.returned, server.departed
+        self.changed, self.left, self.returned = server.changed, server.left, server.returned
+        self.departed = server.departed
 
     async def open(self) -> None:
         if self._owns:

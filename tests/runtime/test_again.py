@@ -113,6 +113,33 @@ async def test_a_send_keeps_its_receipt(town: Any, ack: Any) -> None:
         await town.until(lambda: site.ran == 1)
 
 
+@pytest.mark.parametrize("runs", [True, False])
+async def test_who_is_said_to_have_ended_has_to_give_a_sign_of_life(town: Any, runs: bool) -> None:
+    """Another process may listen where it did, and drop what is not for it: nobody waits for that to the deadline."""
+    site = Site()
+    site.gate.clear()
+    async with town.serve(site.agent):
+        alice = await town.user("alice", [])
+        asked = asyncio.ensure_future(alice.request("site", Work()))
+        await town.until(lambda: site.ran == 1)
+        (asker,) = [node for node in town.nodes if asking(node)]
+        (exchange,) = asker._engine.exchanges.asked
+        (callee,) = [node for node in town.nodes if node._engine.exchanges.serving]
+        if not runs:
+            callee.inbound.received = lambda *parts: None
+        asker.again.left({exchange.party.instance})
+        if runs:
+            await town.until(lambda: not exchange.unheard)
+            site.gate.set()
+            assert (await asked).times == 1
+        else:
+            with pytest.raises(AgentGone) as caught:
+                await asked
+            assert caught.value.code == "agent.gone"
+        assert site.ran == 1
+        site.gate.set()
+
+
 async def test_a_line_that_breaks_for_ever_is_an_error(town: Any) -> None:
     """Each new connection is cut as soon as the message went over it again: after so many the caller is told."""
     site = Site()
