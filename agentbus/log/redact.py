@@ -17,6 +17,7 @@ from agentbus.log.base import LogStore
 from agentbus.log.decoding import decode_entry, kind_of
 from agentbus.log.entry import EntryKind, Received, Sent, Step, redaction
 from agentbus.wire.header import Header, decode_header
+from agentbus.wire.ids import PrincipalId
 from agentbus.wire.limits import LIMITS
 
 CODES: Final = {
@@ -48,15 +49,17 @@ def message_of(data: bytes) -> bytes | None:
     return leaf_hash(entry.header) if isinstance(entry, Sent | Received) else None
 
 
-def find_erasable(entries: Iterable[bytes], digest: bytes) -> Erasable:
+def find_erasable(entries: Iterable[bytes], digest: bytes, *, of: PrincipalId | None = None) -> Erasable:
     """The boxes that hold the message of this digest or what its handler took while it was handled.
 
     Args:
         entries: A log's, or those of it that may be about the message.
         digest: The message's.
+        of: Whose copies: a sender's of what it sent, a recipient's of what it received and took. Agents of one node
+            share its log. None: everybody's.
     """
     header: Header | None = None
-    boxes: dict[bytes, None] = {}
+    kept: dict[bytes, bool] = {}  # box → whether it is the recipient's
     for data in entries:
         if kind_of(data) not in _KINDS or (digest not in data and kind_of(data) == EntryKind.STEP):
             continue
@@ -64,14 +67,17 @@ def find_erasable(entries: Iterable[bytes], digest: bytes) -> Erasable:
             entry = decode_entry(data)
             if isinstance(entry, Step):
                 if entry.digest == digest and entry.result is not None:
-                    boxes[entry.result] = None
+                    kept[entry.result] = True
             elif isinstance(entry, Sent | Received) and leaf_hash(entry.header) == digest:
                 header = header or decode_header(entry.header, LIMITS)
                 if entry.body is not None:
-                    boxes[entry.body] = None
+                    kept[entry.body] = isinstance(entry, Received)
         except AgentBusError:
             continue  # `agentbus log verify` names it
-    return Erasable(header, tuple(boxes))
+    if of is None:
+        return Erasable(header, tuple(kept))
+    parties = (header.sender, header.recipient) if header is not None else ("", "")
+    return Erasable(header, tuple(box for box, received in kept.items() if parties[received] == of))
 
 
 def check_reason(reason: str) -> str:

@@ -91,7 +91,8 @@ async def _erase(ctx: Context[Any], digest: bytes, reason: str) -> int:
 async def _erasable(ctx: Context[Any], digest: bytes) -> Erasable:
     recorder = ctx._node.recorder
     recorder.flush()
-    return await asyncio.to_thread(lambda: find_erasable(recorder.log.about(digest), digest))
+    mine = ctx._voice.identity.id  # other agents of this node share its log, and decide about their own copies
+    return await asyncio.to_thread(lambda: find_erasable(recorder.log.about(digest), digest, of=mine))
 
 
 def _require_may_erase(ctx: Context[Any], known: Known) -> None:

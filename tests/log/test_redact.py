@@ -154,12 +154,12 @@ async def test_a_party_asks_the_other_to_erase_and_the_answer_is_on_the_record(n
         log = net._node.recorder.log
         digest = first_question(net)
         answer = await alice.request("carol", Redact(message=b64(digest), reason="gdpr-17"))
-        assert answer.erased == 2  # in memory both sides write one log: as it was sent, and as it was received
+        assert answer.erased == 1  # as it was received: in memory both write one log, and her copy is hers
         assert (await alice.request("carol", Redact(message=b64(digest), reason="gdpr-17"))).erased == 0
         redactions = [e for e in map(decode_entry, log) if isinstance(e, Redaction)]
         assert [(e.authority.rsplit("/", 2)[1:], e.reason) for e in redactions] == [(["user", "alice"], "gdpr-17")]
         report = net.evidence("carol").verify()
-        assert report.ok and report["REDACTED"].checked == 2
+        assert report.ok and report["REDACTED"].checked == 1
 
 
 async def test_who_is_no_party_of_a_message_erases_nothing(net: Network) -> None:
@@ -191,9 +191,33 @@ async def test_nobody_has_the_evidence_of_its_own_order_erased(net: Network) -> 
         assert caught.value.code == "denied.redaction_owner"
         assert net.evidence("keeper").verify()["REDACTED"].checked == 0
         net.directory_amend("keeper", owner=net._node.name_id("user/owner"))
-        assert (await owner.request("keeper", wanted)).erased == 2
+        assert (await owner.request("keeper", wanted)).erased == 1
         report = net.evidence("keeper").verify()
-        assert report.ok and report["REDACTED"].checked == 2
+        assert report.ok and report["REDACTED"].checked == 1
+
+
+async def test_an_agent_of_the_same_node_erases_its_own_copy_and_not_its_neighbours(net: Network) -> None:
+    """Mallory's clerk runs beside the keeper, orders, and is told by its owner to forget it: one log has both."""
+    clerk = Agent("clerk", erasure="parties")
+
+    @clerk.handler
+    async def order(request: Ask, ctx: Context) -> Answer:
+        return await ctx.bus.request("keeper", request)
+
+    async with net.serve(keeper, clerk):
+        mallory = net.user("mallory-the-owner", scopes=[])
+        net.directory_amend("clerk", owner=net._node.name_id("user/mallory-the-owner"))
+        await mallory.request("clerk", Ask(question="sell everything"))
+        log = net._node.recorder.log
+        sent = [e.header for e in map(decode_entry, log) if isinstance(e, Sent)]
+        orders = [h for h in sent if decode_header(h, LIMITS).action == "Ask"]
+        digest = next(leaf_hash(h) for h in orders if decode_header(h, LIMITS).recipient.endswith("/keeper"))
+        assert (await mallory.request("clerk", Redact(message=b64(digest), reason="x"))).erased == 1
+        at_keeper = find_erasable(iter(log), digest, of=net._node.name_id("keeper"))
+        assert at_keeper.boxes and all(log.box(name) is not None for name in at_keeper.boxes)
+        at_clerk = find_erasable(iter(log), digest, of=net._node.name_id("clerk"))
+        assert at_clerk.boxes and all(log.box(name) is None for name in at_clerk.boxes)
+        assert net.evidence("keeper").verify()["REDACTED"].checked == 1
 
 
 # ── finding it ───────────────────────────────────────────────────────────────────────────────────────────────────────
