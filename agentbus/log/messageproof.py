@@ -254,7 +254,9 @@ def _included(proof: MessageProof, entry: Message, header: Header, statements: S
     said = read_checkpoint(proof.log_proof.checkpoint)
     try:
         origin = parse_origin(said.origin)
-        if origin.domain != history.full.domain:
+        if not history.full.size:
+            tally.problem("not one entry of the directory's log is good under this root: is it the pinned one?")
+        elif origin.domain != history.full.domain:
             tally.problem(f"a log of {origin.domain}, the directory is {history.full.domain}'s")
         digest = statements.of_log(proof.log_proof.checkpoint, _party(entry))
         signer = statements.get(digest) if digest is not None else None

@@ -172,7 +172,9 @@ class Verification:
         except AgentBusError as error:
             self._intact.problem(f"checkpoint: {error}")
             return
-        if origin.domain != self._history.full.domain:
+        if not self._history.full.size:
+            self._intact.problem("not one entry of the directory's log is good under this root: is it the pinned one?")
+        elif origin.domain != self._history.full.domain:
             self._intact.problem(f"a log of {origin.domain}, the directory is {self._history.full.domain}'s")
         key = self._signer(note, origin)
         if key is None:

@@ -101,6 +101,8 @@ def test_parts_of_other_proofs_do_not_fit(lab: Lab, folder: Path, part: str) -> 
         proof = MessageProof.decode(made(lab, folder.parent / "late", "0"))
     report, _ = check_message_proof(proof.encode(), root=root)
     assert not report.ok
+    asks = any("is it the pinned one?" in text for verdict in report.values() for text in verdict.problems)
+    assert asks == (part == "other-root")
 
 
 def test_what_cannot_be_proved_says_why(lab: Lab, folder: Path) -> None:

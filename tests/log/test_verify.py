@@ -98,6 +98,7 @@ def test_without_a_checkpoint_nothing_vouches(lab: Lab, folder: Path) -> None:
 def test_another_root_key_makes_everything_negative(lab: Lab, folder: Path) -> None:
     report = verify_log(read_log(folder), events=lab.world.entries, root=bytes(32))
     assert report["AUTHENTIC"].ok is False and report["KEY-VALID"].ok is False and not report.ok
+    assert any("is it the pinned one?" in problem for problem in report["INTACT"].problems)
 
 
 def test_a_chain_that_widens_is_not_authorised(lab: Lab, tmp_path: Path) -> None:
